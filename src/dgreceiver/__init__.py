@@ -1,0 +1,1 @@
+"""Receives Deepgram's callbacks: stored before they are acknowledged, handled once, typed."""
