@@ -8,7 +8,7 @@ that each store may measure them by the clock it trusts.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol, get_args
@@ -69,15 +69,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What became of a callback that was put; `request_id` is the one it carries."""
+    """What became of a callback that was put."""
 
     outcome: Outcome
-    entry_key: str
+    key: str
     kind: str
     request_id: str | None
     size: int
-    weak: bool = False  # recognised by equal bytes alone
-    url_reused: bool = False  # its signed URL has carried another request before
+    late: bool = False  # equal bytes came before, but over ten minutes ago: taken as new
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +90,10 @@ class Erased:
 class Upload(Protocol):
     """A body too large to hold, stored in parts as it comes; nothing of it counts before `put`."""
 
+    name: str  # by which the parts are found
+
     async def write(self, data: bytes) -> None:
-        """Store the next part; at most `PART` bytes.
+        """Store the next part.
 
         Raises: InboxError if it could not be stored.
         """
@@ -113,23 +114,31 @@ class Inbox(Protocol):
     async def close(self) -> None:
         """Finish what was put, settled, postponed and buried; then let go of the store and its locks."""
 
-    def upload(self) -> Upload:
-        """Begin a body that will come in parts."""
+    def upload(self, *, audio: bool) -> Upload:
+        """Begin a body that will come in parts; audio is stored as it is."""
 
-    async def put(self, callback: Callback, *, upload: Upload | None = None, buried: str | None = None) -> Stored:
+    async def put(
+        self,
+        callback: Callback,
+        *,
+        upload: Upload | None = None,
+        buried: str | None = None,
+        release: Callable[[], None] = lambda: None,
+    ) -> Stored:
         """Store a callback durably; say whether it is new, a duplicate or a conflict.
 
         With `upload`, the body is what was uploaded; with `buried`, the callback is kept as dead for
         that reason. On return it survives a crash, so the sender may be answered. Whoever is cancelled
-        here withdraws nothing.
+        here withdraws nothing; `release` is called when the body is no longer held.
 
         Raises: InboxError if it could not be stored.
         """
 
-    async def claim(self, limit: int, *, skip: Collection[str] = ()) -> Sequence[tuple[Entry, bytes]]:
+    async def claim(self, limit: int, *, room: int, skip: Collection[str] = ()) -> Sequence[tuple[Entry, bytes]]:
         """Lease up to `limit` due callbacks with their bodies, oldest first; wait until there is one.
 
-        Nothing of the kinds in `skip`; of a lane only its first unfinished callback. One process at a
+        After the first, no more than fit into `room` bytes. Nothing of the kinds in `skip`; of a lane
+        only its first unfinished callback. One process at a
         time is given any (the owner); when it ends, another takes over and its leases count as crashes.
         Empty when the inbox closes.
         """

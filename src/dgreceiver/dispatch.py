@@ -1,0 +1,274 @@
+"""From the inbox to the handlers and back: claim, run, settle, postpone, bury."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .core.events import Event, parse
+from .core.retry import LANE_WAIT, RetryPolicy
+from .errors import Bury, Retry
+from .facts import DeliveryBuried, DeliveryUnhandled, HandlerAbandoned, HandlerFailed, HandlerSucceeded, Hook
+from .handlers import Handler, Handlers, paste
+from .inbox.contract import Delivery, Entry, Inbox, Mark
+from .threads import Threads
+
+ALONE_FROM = 5  # crashes from which a delivery runs with no other beside it
+MOST_CRASHES = 100
+MOST_AHEAD = 192  # deliveries claimed beyond the free slots, if the last ones were quick
+ROOM = 64 * 1024 * 1024  # bytes of bodies in progress beyond which nothing more is claimed
+LONGEST_ERROR = 500  # characters of an error that are kept
+PATIENCE = 10.0  # seconds that running handlers have to end when we stop
+LOOK_AGAIN = 0.1  # seconds after which a claim that leaves kinds out is made anew
+
+Claimed = Sequence[tuple[Entry, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """How one handler fared: what the inbox is to remember, and the wait if it is to run again."""
+
+    name: str
+    mark: Mark
+    error: str | None = None
+    wait: float | None = None  # seconds
+
+
+class Dispatcher:
+    """Hands what is due to the handlers, so many at a time. `roll` gives chance from 0 to 1."""
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        handlers: Handlers,
+        retry: RetryPolicy,
+        *,
+        concurrency: int,
+        emit: Hook,
+        roll: Callable[[], float],
+    ) -> None:
+        self._inbox = inbox
+        self._handlers = handlers
+        self._retry = retry
+        self._concurrency = concurrency
+        self._emit = emit
+        self._roll = roll
+        self._threads = Threads()
+        self._ready: deque[tuple[Entry, bytes]] = deque()
+        self._fragile: deque[tuple[Entry, bytes]] = deque()  # lost with their process too often: one at a time
+        self._running: set[asyncio.Task[None]] = set()
+        self._endings: set[asyncio.Task[None]] = set()
+        self._busy: Counter[str] = Counter()  # runs in progress, by handler
+        self._held = 0  # bytes of bodies that are ready or running
+        self._ended = 0  # deliveries since the last claim
+        self._unhandled: set[str] = set()  # kinds that somebody has been told of
+        self._changed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Claim and run until cancelled."""
+        while True:
+            await self._until(lambda: len(self._running) < self._concurrency and self._held < ROOM)
+            await self._claim()
+            while self._fragile:
+                await self._until(lambda: not self._running)
+                self._start(*self._fragile.popleft())
+                await self._until(lambda: not self._running)
+
+    async def stop(self) -> None:
+        """Let the running handlers end, for a while; what did not is given back by the inbox."""
+        self._ready.clear()
+        if self._running:
+            await asyncio.wait(self._running, timeout=PATIENCE)
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, *self._endings, return_exceptions=True)
+        self._threads.close()
+
+    # --- what to claim, what to start ---
+
+    async def _claim(self) -> None:
+        free = self._concurrency - len(self._running)
+        limit = free + min(self._ended, MOST_AHEAD)  # what has been quick of late may be claimed ahead
+        self._ended = 0
+        skip = self._too_busy()
+        claim = asyncio.ensure_future(self._inbox.claim(limit, room=ROOM - self._held, skip=skip))
+        claim.add_done_callback(self._take)
+        try:
+            await asyncio.wait([claim], timeout=LOOK_AGAIN if skip else None)
+        except asyncio.CancelledError:
+            claim.cancel()
+            raise
+
+    def _take(self, claim: asyncio.Future[Claimed]) -> None:
+        if claim.cancelled() or claim.exception() is not None:
+            return
+        for entry, body in claim.result():
+            self._held += len(body)
+            (self._fragile if entry.crashes >= ALONE_FROM else self._ready).append((entry, body))
+        self._start_ready()
+
+    def _start_ready(self) -> None:
+        """Start what there are slots for, in order, but for what its handlers are too busy for."""
+        if self._fragile:
+            return
+        left: list[tuple[Entry, bytes]] = []
+        while self._ready and len(self._running) < self._concurrency:
+            entry, body = self._ready.popleft()
+            if entry.kind in self._too_busy():
+                left.append((entry, body))
+            else:
+                self._start(entry, body)
+        self._ready.extendleft(reversed(left))
+
+    def _start(self, entry: Entry, body: bytes) -> None:
+        names = [handler.name for handler in self._handlers.of_kind(entry.kind)]
+        self._busy.update(names)
+        task = asyncio.get_running_loop().create_task(self._deliver(entry, body))
+        self._running.add(task)
+
+        def end(_: object) -> None:
+            self._busy.subtract(names)
+            self._held -= len(body)
+            self._ended += 1
+            self._running.discard(task)
+            self._start_ready()
+            self._changed.set()
+
+        task.add_done_callback(end)
+
+    def _too_busy(self) -> Collection[str]:
+        """The kinds of which one handler, where there are several, has half of the slots."""
+        if len(self._handlers) < 2:
+            return ()
+        most = max(1, self._concurrency // 2)
+        names = {name for name, count in self._busy.items() if count >= most}
+        return self._handlers.kinds_of(names) if names else ()
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._changed.clear()
+            await self._changed.wait()
+
+    # --- one delivery ---
+
+    async def _deliver(self, entry: Entry, body: bytes) -> None:
+        if entry.crashes >= MOST_CRASHES:
+            return self._bury(entry, entry.marks, "the process died while handling it")
+        if not self._handlers.may_want(entry.kind):
+            return self._leave_unhandled(entry)
+        event = parse(entry.kind, body, entry.headers)
+        wanting = self._handlers.wanting(event)
+        if not wanting:
+            return self._leave_unhandled(entry)
+        left = [handler for handler in wanting if not entry.marks.get(handler.name, Mark()).done]
+        runs = await self._run_all(left, event, entry)
+        self._conclude(entry, runs)
+
+    async def _run_all(self, handlers: Sequence[Handler], event: Event, entry: Entry) -> Sequence[_Run]:
+        if len(handlers) == 1:
+            return [await self._run(handlers[0], event, entry)]
+        return await asyncio.gather(*(self._run(handler, event, entry) for handler in handlers))
+
+    def _conclude(self, entry: Entry, runs: Sequence[_Run]) -> None:
+        """Settle, postpone or bury, by what the handlers came to."""
+        marks = {**entry.marks, **{run.name: run.mark for run in runs}}
+        errors = "; ".join(f"{run.name}: {run.error}" for run in runs if run.error)[:LONGEST_ERROR]
+        waits = [run.wait for run in runs if run.wait is not None]
+        if waits:  # the longest: nobody is to run before its time
+            self._end(self._inbox.postpone(entry, marks, wait=max(waits), error=errors))
+        elif any(mark.buried for mark in marks.values()):
+            self._bury(entry, marks, errors or "given up before")
+        else:
+            self._end(self._inbox.settle(entry, "done", marks))
+
+    def _bury(self, entry: Entry, marks: Mapping[str, Mark], reason: str) -> None:
+        self._emit(DeliveryBuried(entry.kind, entry.request_id, entry.key, reason))
+        self._end(self._inbox.bury(entry, marks, error=reason))
+
+    def _leave_unhandled(self, entry: Entry) -> None:
+        first = entry.kind not in self._unhandled
+        self._unhandled.add(entry.kind)
+        self._emit(DeliveryUnhandled(entry.kind, entry.request_id, entry.key, paste(entry.kind), first))
+        self._end(self._inbox.settle(entry, "unhandled", entry.marks))
+
+    def _end(self, ending: Coroutine[Any, Any, None]) -> None:
+        """Have a lease ended without keeping the slot for it."""
+        task = asyncio.get_running_loop().create_task(ending)
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
+
+    # --- one run of one handler ---
+
+    async def _run(self, handler: Handler, event: Event, entry: Entry) -> _Run:
+        attempt = entry.marks.get(handler.name, Mark()).attempts + 1
+        begun = asyncio.get_running_loop().time()
+        try:
+            await self._call(handler, event, _delivery(entry, attempt))
+        except BaseException as error:  # a handler may raise anything; the inbox must still hear of it
+            if isinstance(error, asyncio.CancelledError) and asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                raise  # it is we who stop
+            return self._failed(handler, entry, attempt, error)
+        seconds = asyncio.get_running_loop().time() - begun
+        self._emit(HandlerSucceeded(handler.name, entry.kind, entry.request_id, entry.key, attempt, seconds))
+        return _Run(handler.name, Mark(attempt, done=True))
+
+    async def _call(self, handler: Handler, event: Event, delivery: Delivery) -> None:
+        args = (event, delivery) if handler.wants_delivery else (event,)
+        expiry = asyncio.timeout(handler.timeout)
+        try:
+            async with expiry:
+                if handler.is_async:
+                    await handler.call(*args)
+                else:
+                    answer = await self._threads.run(handler.call, *args)
+                    if inspect.isawaitable(answer):  # a coroutine function in disguise
+                        await answer
+        except TimeoutError:
+            if expiry.expired():
+                if not handler.is_async:
+                    self._emit(HandlerAbandoned(handler.name, delivery.key, handler.timeout))
+                raise TimeoutError(f"it ran longer than its timeout of {handler.timeout:g} s") from None
+            raise
+
+    def _failed(self, handler: Handler, entry: Entry, attempt: int, error: BaseException) -> _Run:
+        """What is to become of a run that ended badly."""
+        policy = self._retry.in_lane() if entry.lane else self._retry
+        wait = policy.wait_after(attempt, roll=self._roll())
+        if isinstance(error, Bury):
+            wait = None
+        elif isinstance(error, Retry) and wait is not None and error.after is not None:
+            wait = min(error.after, LANE_WAIT) if entry.lane else error.after
+        said = describe(error)
+        self._emit(
+            HandlerFailed(handler.name, entry.kind, entry.request_id, entry.key, attempt, said, wait, error)
+        )
+        return _Run(handler.name, Mark(attempt, buried=said if wait is None else None), said, wait)
+
+
+def _delivery(entry: Entry, attempt: int) -> Delivery:
+    return Delivery(
+        key=entry.key,
+        attempt=attempt,
+        received_at=entry.received_at,
+        stream=entry.lane,
+        context=entry.context,
+        path=entry.path,
+        query=entry.query,
+        headers=entry.headers,
+        replayed=entry.replayed,
+    )
+
+
+def describe(error: BaseException) -> str:
+    """An error's type and the beginning of its message; the latter of a Bury or Retry alone."""
+    try:
+        message = str(error)
+    except Exception:  # the user's own __str__
+        message = "(its message cannot be shown)"
+    if isinstance(error, Bury | Retry):
+        return message[:LONGEST_ERROR]
+    return f"{type(error).__name__}: {message}"[:LONGEST_ERROR] if message else type(error).__name__

@@ -1,0 +1,137 @@
+"""What the statements of the SQL inbox share: rows in, rows out, bodies, the order in lanes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import chain
+from typing import Any, Literal
+
+import msgspec
+from sqlalchemy import Connection, Table, bindparam, select, text, update
+
+from .contract import Entry, Mark
+from .packing import unpack
+from .tables import OPEN, WAITING, bodies, callbacks, lanes, parts
+
+ONCE = 64  # rows in one INSERT at most
+
+_c = callbacks.c
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_marks = msgspec.json.Decoder(dict[str, tuple[int, bool, str | None]]).decode
+
+ENTRY = (
+    _c.id,
+    _c.key,
+    _c.kind,
+    _c.request_id,
+    _c.job,
+    _c.lane,
+    _c.state,
+    _c.received_at,
+    _c.size,
+    _c.path,
+    _c.query,
+    _c.headers,
+    _c.context,
+    _c.marks,
+    _c.crashes,
+    _c.error,
+    _c.replayed,
+)
+
+
+def entry_of(row: Sequence[Any]) -> Entry:
+    """An entry from a row of the columns `ENTRY`."""
+    (id_, key, kind, request_id, job, lane, state, received, size, path, query, headers, context, marks, *rest) = row
+    return Entry(
+        id_,
+        key,
+        kind,
+        request_id,
+        job,
+        lane,
+        state,
+        datetime.fromtimestamp(received, UTC),
+        size,
+        path,
+        query,
+        _decode(headers),
+        _decode(context),
+        {name: Mark(*mark) for name, mark in _decode_marks(marks).items()},
+        *rest,
+    )
+
+
+def as_json(value: Mapping[str, Any] | None) -> str:
+    return _encode(value).decode() if value else "{}"
+
+
+def marks_as_json(marks: Mapping[str, Mark]) -> str:
+    return as_json({name: (mark.attempts, mark.done, mark.buried) for name, mark in marks.items()})
+
+
+def insert(
+    connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]], *, unless_known: Literal["key", None] = None
+) -> int:
+    """Insert rows whose values stand in the order of the table's columns; how many were new.
+
+    Many rows are one statement: a row at a time would release the interpreter for each and wait to
+    have it back (0.5 ms against 1.6 ms for 64 rows, and far worse beside a busy thread).
+    """
+    placeholder = "?" if connection.dialect.paramstyle == "qmark" else "%s"
+    inserted, done = 0, 0
+    while done < len(rows):
+        size = min(ONCE, 1 << (len(rows) - done).bit_length() - 1)  # powers of two: few statements to prepare
+        values = tuple(chain.from_iterable(rows[done : done + size]))
+        inserted += connection.exec_driver_sql(_insert_sql(table, size, placeholder, unless_known), values).rowcount
+        done += size
+    return inserted
+
+
+@lru_cache(maxsize=64)
+def _insert_sql(table: Table, rows: int, placeholder: str, unless_known: str | None) -> str:
+    one = "(" + ", ".join([placeholder] * len(table.columns)) + ")"
+    names = ", ".join(column.name for column in table.columns)
+    clause = f" ON CONFLICT ({unless_known}) DO NOTHING" if unless_known else ""
+    return f"INSERT INTO {table.name} ({names}) VALUES {', '.join([one] * rows)}{clause}"  # noqa: S608 - our own names
+
+
+_BODY = select(bodies.c.packed, bodies.c.data).where(bodies.c.id == bindparam("id"))
+_UPLOAD_OF = select(_c.upload).where(_c.id == bindparam("id"))
+_PARTS = select(parts.c.packed, parts.c.data).where(parts.c.upload == bindparam("upload")).order_by(parts.c.n)
+
+
+def read_body(connection: Connection, id_: int) -> bytes | None:
+    """The body of a callback; None if it is no longer kept."""
+    row = connection.execute(_BODY, {"id": id_}).one_or_none()
+    if row is not None:
+        return unpack(*row)
+    upload = connection.execute(_UPLOAD_OF, {"id": id_}).scalar_one_or_none()
+    return read_upload(connection, upload) if upload else None
+
+
+def read_upload(connection: Connection, upload: str) -> bytes | None:
+    """The body of an upload, put together; None if it is no longer kept."""
+    pieces = [unpack(*row) for row in connection.execute(_PARTS, {"upload": upload})]
+    return b"".join(pieces) if pieces else None
+
+
+# Of each lane the first unfinished row, if it does not yet wait for its time.
+_first_open = (
+    select(_c.id).where(_c.lane == lanes.c.lane, text(OPEN)).order_by(_c.n).limit(1).correlate(lanes).scalar_subquery()
+)
+_ADVANCE = (
+    update(callbacks)
+    .where(_c.id.in_(select(_first_open).where(lanes.c.lane.in_(bindparam("lanes", expanding=True)))))
+    .where(text(WAITING), _c.due.is_(None))
+    .values(due=bindparam("now"))
+)
+
+
+def advance(connection: Connection, names: Collection[str], now: float) -> None:
+    """Make the first unfinished callback of each lane due; the others of a lane have no time until then."""
+    if names:
+        connection.execute(_ADVANCE, {"lanes": list(names), "now": now})

@@ -1,0 +1,197 @@
+"""The inbox in a SQL database: SQLite in a file, or in memory for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, Literal
+from uuid import uuid4
+
+from sqlalchemy import ColumnElement, delete
+
+from ..core.callbacks import Callback, identify
+from ..errors import InboxError, SetupError
+from ..facts import DispatchTaken, Fact, Hook, InboxFailed
+from . import upkeep
+from .contract import Entry, Erased, Mark, State, Stored, Upload
+from .store import Call, Claim, End, Part, Place, Put, Store, Upkeep, explain
+from .tables import callbacks, parts
+from .writer import Job, Writer
+
+IN_THREAD = 256 * 1024  # bytes from which a body is identified by the writer's thread
+LONGEST_PAUSE = 5.0  # seconds between tries to end a lease while the disk is full
+
+_c = callbacks.c
+
+
+def steady_clock() -> Callable[[], float]:
+    """Seconds since 1970 by a clock that starts at the wall's time and then never jumps."""
+    begun = time.time() - time.monotonic()
+    return lambda: begun + time.monotonic()
+
+
+class SqlInbox:
+    """An inbox in the tables of a `Place`; the contract says what each method promises."""
+
+    def __init__(
+        self,
+        place: Callable[[], Place],
+        *,
+        receiver: str,
+        emit: Hook,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self._place = place
+        self._receiver = receiver
+        self._emit = emit
+        self._clock = clock or steady_clock()
+        self._writer: Writer | None = None
+
+    async def open(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        place = await asyncio.to_thread(self._place)
+        store = Store(
+            place,
+            receiver=self._receiver,
+            clock=self._clock,
+            took_over=lambda recovered: self._tell(DispatchTaken(self._receiver, recovered)),
+            failed=lambda error, waiting: self._tell(InboxFailed(explain(error), waiting)),
+        )
+        self._writer = Writer(store, name=f"dgreceiver inbox {self._receiver}")
+        self._writer.start()
+
+    async def close(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            await writer.stop()
+
+    def upload(self, *, audio: bool) -> Upload:
+        return SqlUpload(self._do, audio=audio)
+
+    async def put(
+        self,
+        callback: Callback,
+        *,
+        upload: Upload | None = None,
+        buried: str | None = None,
+        release: Callable[[], None] = lambda: None,
+    ) -> Stored:
+        later = upload is not None or len(callback.body) >= IN_THREAD
+        label = None if later else identify(callback, receiver=self._receiver)
+        stored: Stored = await self._do(Put(callback, label, upload.name if upload else None, buried), release)
+        return stored
+
+    async def claim(self, limit: int, *, room: int, skip: Collection[str] = ()) -> Sequence[tuple[Entry, bytes]]:
+        claimed: Sequence[tuple[Entry, bytes]] = await self._do(Claim(limit, room, skip))
+        return claimed
+
+    async def settle(self, entry: Entry, state: Literal["done", "unhandled"], marks: Mapping[str, Mark]) -> None:
+        await self._insist(End(entry, state, marks))
+
+    async def postpone(self, entry: Entry, marks: Mapping[str, Mark], *, wait: float, error: str | None) -> None:
+        await self._insist(End(entry, "waiting", marks, error, wait))
+
+    async def bury(self, entry: Entry, marks: Mapping[str, Mark], *, error: str) -> None:
+        await self._insist(End(entry, "dead", marks, error))
+
+    async def get(self, key: str) -> tuple[Entry, bytes] | None:
+        found: tuple[Entry, bytes] | None = await self._call(upkeep.get, key)
+        return found
+
+    async def page(self, *, state: State | None = None, before: int | None = None, limit: int = 50) -> Sequence[Entry]:
+        entries: Sequence[Entry] = await self._call(upkeep.page, state, before, limit)
+        return entries
+
+    async def counts(self) -> Mapping[State, int]:
+        counts: Mapping[State, int] = await self._call(upkeep.counts)
+        return counts
+
+    async def busy(self) -> bool:
+        return bool(await self._call(upkeep.busy, self._clock()))
+
+    async def replay(self, *, key: str | None = None, state: State | None = None) -> int:
+        replayed: int = await self._call(upkeep.replay, _which(key=key, state=state), self._clock())
+        return replayed
+
+    async def erase(self, *, request_id: str | None = None, job: str | None = None) -> Erased:
+        which = _which(request_id=request_id, job=job)
+        rows, running = await self._call(upkeep.erase, which, self._clock())
+        left = await self._do(Upkeep(lambda place, connection: place.empty_log(connection)))
+        return Erased(rows, [*left, *(["a handler that was running with it"] if running else [])])
+
+    async def purge(self, *, keep: timedelta, dedupe_for: timedelta) -> int:
+        now = self._clock()
+        bodies_before = now - keep.total_seconds()
+        rows_before = min(bodies_before, now - dedupe_for.total_seconds())
+        while await self._call(upkeep.purge_bodies, bodies_before):
+            pass
+        purged = 0
+        while dropped := await self._call(upkeep.purge_rows, rows_before):
+            purged += dropped
+        await self._do(Call(lambda connection: upkeep.sweep(connection, now, rows_before)))
+        await self._do(Upkeep(lambda place, connection: place.shrink(connection)))
+        return purged
+
+    async def _call(self, work: Callable[..., Any], *args: Any) -> Any:
+        return await self._do(Call(lambda connection: work(connection, self._receiver, *args)))
+
+    async def _do(self, job: Job, release: Callable[[], None] | None = None) -> Any:
+        if self._writer is None:
+            if release is not None:
+                release()
+            raise InboxError("the inbox is not open")
+        return await self._writer.do(job, release)
+
+    async def _insist(self, end: End) -> None:
+        """End a lease, however often it takes: what has been handled must not be handled again."""
+        pause = 0.05
+        while True:
+            try:
+                await self._do(replace(end))
+                return
+            except InboxError:
+                if self._writer is None:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _tell(self, fact: Fact) -> None:
+        """Emit a fact of the writer's thread where all facts are emitted: on the loop."""
+        with suppress(RuntimeError):  # the loop has closed: nobody listens any more
+            self._loop.call_soon_threadsafe(self._emit, fact)
+
+
+class SqlUpload:
+    """A body on its way into the inbox, part by part."""
+
+    def __init__(self, do: Callable[[Job], Awaitable[Any]], *, audio: bool) -> None:
+        self.name = uuid4().hex
+        self._do = do
+        self._audio = audio
+        self._n = 0
+
+    async def write(self, data: bytes) -> None:
+        await self._do(Part(self.name, self._n, data, self._audio))
+        self._n += 1
+
+    async def discard(self) -> None:
+        with suppress(InboxError):  # it is swept later
+            await self._do(
+                Call(lambda connection: connection.execute(delete(parts).where(parts.c.upload == self.name)))
+            )
+
+
+def _which(**wanted: str | None) -> ColumnElement[bool]:
+    """The one condition that is given.
+
+    Raises: SetupError if it is none, or more than one.
+    """
+    given = {name: value for name, value in wanted.items() if value is not None}
+    if len(given) != 1:
+        raise SetupError(f"say which by exactly one of {', '.join(f'{name}=' for name in wanted)}")
+    [(name, value)] = given.items()
+    return callbacks.c[name] == value

@@ -1,0 +1,200 @@
+"""Where an SQLite inbox is: a file that any number of processes of one host may share, or this process's memory."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool, StaticPool
+
+from ..errors import InboxError, SetupError
+from ..facts import Hook, InboxOpened
+from .locks import FileLock
+from .sql import SqlInbox
+from .tables import REVISIONS, VERSION_TABLE, metadata
+
+MIN_FREE = 128 * 1024 * 1024  # bytes left on the disk below which nothing new is taken
+LOG_LIMIT = 64 * 1024 * 1024
+PAGES_AT_ONCE = 4096  # that one shrink gives back
+
+NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs", "lustre"}
+TEMPORARY = {"tmpfs", "ramfs"}
+
+PRAGMAS = (
+    "auto_vacuum = INCREMENTAL",
+    "journal_mode = WAL",
+    "synchronous = FULL",  # NORMAL would answer before the disk has it
+    "secure_delete = ON",  # erased is overwritten
+    f"journal_size_limit = {LOG_LIMIT}",
+    "busy_timeout = 5000",  # for tools that do not know our lock
+)
+
+
+class SqliteFile:
+    """An inbox in a file, made or brought up to date on the spot.
+
+    `write` is a mutex of our own: SQLite's busy handler is slow, and SQLite 3.40's WAL-reset bug
+    needs two who write at once.
+
+    Raises: SetupError if the file is newer than this release, no inbox, or out of reach.
+    Source: https://www.sqlite.org/wal.html#walresetbug
+    """
+
+    begin = "BEGIN IMMEDIATE"
+
+    def __init__(self, path: Path, *, receiver: str, emit: Hook) -> None:
+        self._path = path.absolute()
+        if not self._path.parent.is_dir():
+            raise SetupError(f"the folder of the inbox does not exist: {self._path.parent}; make it, or name another")
+        owner = f"{self._path.name}.owner-{sha256(receiver.encode()).hexdigest()[:8]}"
+        self.write = FileLock(self._path.with_name(f"{self._path.name}.write"))
+        self._owner = FileLock(self._path.with_name(owner))
+        self._engine = _engine(f"sqlite:///{self._path}", poolclass=NullPool)
+        with self.write:
+            self._prepare()
+        emit(InboxOpened(str(self._path), caveat(self._path)))
+
+    def connect(self) -> Connection:
+        return self._engine.connect()
+
+    def own(self) -> bool:
+        return self._owner.try_acquire()
+
+    def check_room(self) -> None:
+        disk = os.statvfs(self._path.parent)
+        free = disk.f_bavail * disk.f_frsize
+        if free < min(MIN_FREE, disk.f_blocks * disk.f_frsize // 20):
+            raise InboxError(f"the disk of {self._path} is full: {free // 1024} KiB are left")
+
+    def empty_log(self, connection: Connection) -> Sequence[str]:
+        busy, *_ = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
+        return ["the write-ahead log, which another process is reading"] if busy else []
+
+    def shrink(self, connection: Connection) -> None:
+        connection.connection.cursor().executescript(f"PRAGMA incremental_vacuum({PAGES_AT_ONCE})")  # to its end
+
+    def close(self) -> None:
+        self.write.close()
+        self._owner.close()
+
+    def _prepare(self) -> None:
+        try:
+            version = self._version()
+            self._path.touch(mode=0o600)
+            if version != REVISIONS[-1]:
+                with closing(self.connect()) as connection:
+                    migrate(connection, self.begin)
+        except (sqlite3.Error, SQLAlchemyError, OSError) as error:
+            raise SetupError(f"cannot open the inbox {self._path}: {error}") from error
+
+    def _version(self) -> str | None:
+        """The schema's revision; None for a file that is yet to be made. Changes nothing."""
+        if not self._path.exists() or self._path.stat().st_size == 0:
+            return None
+        with closing(sqlite3.connect(self._path)) as connection:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if tables and VERSION_TABLE not in tables:
+                raise SetupError(f"{self._path} is an SQLite database but no inbox; name another file")
+            row = connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone() if tables else None  # noqa: S608 - a constant
+        version = row and str(row[0])
+        if version is not None and version not in REVISIONS:
+            raise SetupError(
+                f"{self._path} was written by a newer dgreceiver: its schema is {version}, this release knows "
+                f"{REVISIONS[-1]}; upgrade dgreceiver, or name another file"
+            )
+        return version
+
+
+class SqliteInbox(SqlInbox):
+    """The SQL inbox in a file; a relative path is relative to the folder at the time of opening."""
+
+    def __init__(self, path: Path, *, receiver: str, emit: Hook) -> None:
+        super().__init__(partial(SqliteFile, path, receiver=receiver, emit=emit), receiver=receiver, emit=emit)
+
+
+class SqliteMemory:
+    """An inbox that ends with its process: for tests."""
+
+    begin = "BEGIN"
+    write: AbstractContextManager[None] = nullcontext()
+
+    def __init__(self) -> None:
+        self._engine = _engine("sqlite://", poolclass=StaticPool)
+        with closing(self.connect()) as connection:
+            metadata.create_all(connection)
+
+    def connect(self) -> Connection:
+        return self._engine.connect()
+
+    def own(self) -> bool:
+        return True
+
+    def check_room(self) -> None:
+        """Memory is bounded by what may be in flight, not here."""
+
+    def empty_log(self, connection: Connection) -> Sequence[str]:
+        return []
+
+    def shrink(self, connection: Connection) -> None:
+        """There is no file to shrink."""
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def migrate(connection: Connection, begin: str) -> None:
+    """Bring the schema up to this release, in one transaction."""
+    from alembic import command  # slow to import, and seldom needed
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    connection.exec_driver_sql(begin)
+    command.upgrade(config, "head")
+    connection.exec_driver_sql("COMMIT")
+
+
+def caveat(path: Path) -> str | None:
+    """What is doubtful about the file system that a path is on, if anything is known of it.
+
+    Source: https://www.sqlite.org/wal.html ("does not work over a network filesystem"); proc(5), mountinfo
+    """
+    kind = _file_system(path)
+    if kind in NETWORK:
+        return f"it is on a network file system ({kind}), where SQLite's locks and syncs cannot be trusted"
+    if kind in TEMPORARY:
+        return f"it is on a temporary file system ({kind}): a restart of the machine loses it"
+    return None
+
+
+def _file_system(path: Path) -> str | None:
+    try:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return None
+    mounts = [(fields[4], line.split(" - ")[1].split()[0]) for line in lines if (fields := line.split())]
+    around = [(len(point), kind) for point, kind in mounts if path.is_relative_to(point)]
+    return max(around)[1] if around else None
+
+
+def _engine(url: str, *, poolclass: Any) -> Engine:
+    """An engine without transactions of its own: the store begins and commits them by name."""
+    engine = create_engine(
+        url, poolclass=poolclass, isolation_level="AUTOCOMMIT", connect_args={"check_same_thread": False}
+    )
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _record: object) -> None:
+        for pragma in PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+
+    return engine

@@ -1,0 +1,562 @@
+"""The inbox in SQL, as the writer's thread sees it: statements and transactions, no waiting, no events."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Any, Protocol
+from uuid import uuid4
+
+from sqlalchemy import Connection, bindparam, delete, func, select, text, update
+from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, ProgrammingError, SQLAlchemyError
+
+from ..core.callbacks import Callback, Label, identify
+from ..errors import InboxError
+from .contract import Entry, Mark, State, Stored
+from .packing import pack
+from .rows import ENTRY, advance, as_json, entry_of, insert, marks_as_json, read_body, read_upload
+from .tables import WAITING, bodies, callbacks, parts
+from .writer import POLL, Job
+
+WEAK_FOR = 600.0  # seconds in which equal bytes are a retry
+
+# One job's own fault; the rest of its batch may go on. Of anything else, SQLITE_FULL among it,
+# nobody knows what the transaction still holds.
+ITS_OWN_FAULT = (IntegrityError, DataError, InterfaceError, ProgrammingError, UnicodeError, OverflowError)
+
+_c = callbacks.c
+_Work = Callable[[Connection, Sequence[Job]], None]
+_LEASED = "state = 'leased'"  # written out: a partial index is used for the very words it was made with
+
+_KNOWN = select(_c.key, _c.id, _c.digest, _c.state).where(_c.key.in_(bindparam("keys", expanding=True)))
+_LATEST_WEAK = select(_c.id, _c.key, _c.stored).where(_c.weak == bindparam("base")).order_by(_c.id.desc()).limit(1)
+_TAKE_PLACES = text(
+    "INSERT INTO dgreceiver_lane (lane, n, changed) VALUES (:lane, :count, :now) "
+    "ON CONFLICT (lane) DO UPDATE SET n = dgreceiver_lane.n + excluded.n, changed = excluded.changed RETURNING n"
+)
+_DUE = (
+    select(*ENTRY)
+    .where(_c.receiver == bindparam("receiver"), text(WAITING), _c.due <= bindparam("now"))
+    .where(_c.kind.not_in(bindparam("skip", expanding=True)))
+    .order_by(_c.due, _c.id)
+    .limit(bindparam("limit"))
+)
+_NEXT_DUE = (
+    select(func.min(_c.due))
+    .where(_c.receiver == bindparam("receiver"), text(WAITING))
+    .where(_c.kind.not_in(bindparam("skip", expanding=True)))
+)
+_LEASE = (
+    update(callbacks)
+    .where(_c.id.in_(bindparam("ids", expanding=True)))
+    .values(state="leased", due=None, lease=bindparam("incarnation"))
+)
+_END = (
+    update(callbacks)
+    .where(_c.id.in_(bindparam("ids", expanding=True)), text(_LEASED), _c.lease == bindparam("incarnation"))
+    .values(
+        state=bindparam("to"),
+        due=bindparam("at"),
+        marks=bindparam("with"),
+        error=bindparam("why"),
+        changed=bindparam("now"),
+        lease=None,
+        crashes=0,
+    )
+)
+_TAKE_LEASES = (
+    update(callbacks)
+    .where(_c.receiver == bindparam("me"), text(_LEASED), _c.lease != bindparam("incarnation"))
+    .values(state="waiting", due=bindparam("now"), lease=None, crashes=_c.crashes + 1)
+)
+# What was to wait when the clock was another: no longer than it was to wait then.
+_CLIP_WAITS = (
+    update(callbacks)
+    .where(_c.receiver == bindparam("me"), text(WAITING), _c.due > bindparam("now") + (_c.due - _c.changed))
+    .values(due=bindparam("now") + (_c.due - _c.changed))
+)
+_LEASED_BY = select(_c.id).where(text(_LEASED), _c.lease == bindparam("incarnation"))
+_GIVE_BACK = (
+    update(callbacks)
+    .where(_c.id.in_(bindparam("ids", expanding=True)), text(_LEASED))
+    .values(state="waiting", due=bindparam("now"), lease=None)
+)
+
+
+@dataclass(slots=True, eq=False)
+class Put(Job):
+    """Store a callback; its label is made here if its body was uploaded."""
+
+    callback: Callback
+    label: Label | None
+    upload: str | None
+    buried: str | None
+
+    @property
+    def weight(self) -> int:
+        return len(self.callback.body)
+
+
+@dataclass(slots=True, eq=False)
+class Part(Job):
+    """Store the next part of an upload."""
+
+    upload: str
+    n: int
+    data: bytes
+    audio: bool
+
+    @property
+    def weight(self) -> int:
+        return len(self.data)
+
+
+@dataclass(slots=True, eq=False)
+class End(Job):
+    """End the lease of an entry: settle, postpone or bury it."""
+
+    entry: Entry
+    state: State
+    marks: Mapping[str, Mark]
+    why: str | None = None  # it goes on waiting, or is dead
+    wait: float | None = None  # seconds, if it is to wait again
+
+
+@dataclass(slots=True, eq=False)
+class Claim(Job):
+    """Lease what is due, or stay until something is."""
+
+    limit: int
+    room: int
+    skip: Collection[str]
+
+
+@dataclass(slots=True, eq=False)
+class Call(Job):
+    """Something rarer, in a transaction of its own."""
+
+    work: Callable[[Connection], Any]
+
+
+@dataclass(slots=True, eq=False)
+class Upkeep(Job):
+    """Something that the place does by itself, outside of a transaction."""
+
+    work: Callable[[Place, Connection], Any]
+
+
+class Place(Protocol):
+    """Where the tables are: what is shared with other processes there, and how it is opened."""
+
+    begin: str  # the statement that begins a transaction
+
+    @property
+    def write(self) -> AbstractContextManager[None]:
+        """Held around every transaction."""
+
+    def connect(self) -> Connection:
+        """Open a connection in autocommit mode."""
+
+    def own(self) -> bool:
+        """Whether this process dispatches; it becomes so if no other does."""
+
+    def check_room(self) -> None:
+        """Raises: InboxError if there is too little room for anything new."""
+
+    def empty_log(self, connection: Connection) -> Sequence[str]:
+        """Take what was erased out of the write-ahead log; what could not be reached."""
+
+    def shrink(self, connection: Connection) -> None:
+        """Give back to the file system what was purged."""
+
+    def close(self) -> None:
+        """Let go of all locks."""
+
+
+@dataclass(slots=True)
+class _New:
+    """A callback on its way into the tables."""
+
+    put: Put
+    label: Label
+    base: str | None  # the key by equal bytes alone, if there is no better
+    id: int
+    size: int
+    state: State
+    n: int | None = None
+
+
+class Store:
+    """The statements of the SQL inbox. `clock` gives seconds since 1970 and never jumps while the process lives."""
+
+    def __init__(
+        self,
+        place: Place,
+        *,
+        receiver: str,
+        clock: Callable[[], float],
+        took_over: Callable[[int], None],
+        failed: Callable[[Exception, int], None],
+    ) -> None:
+        self._place = place
+        self._receiver = receiver
+        self._clock = clock
+        self._took_over = took_over
+        self._failed = failed
+        self._incarnation = uuid4().hex
+        self._ids = _ids(clock)
+        self._connection: Connection | None = None
+        self._claim: Claim | None = None
+        self._leased: list[Entry] = []  # in the transaction that runs
+        self._fresh: dict[int, bytes] = {}  # bodies put in the transaction that runs
+        self._out: set[int] = set()  # leased and not ended
+        self._astray = False  # a transaction failed: leases may stand in the file that nobody was given
+        self._owns = False
+        self._next_due: float | None = None
+
+    # --- what the writer calls ---
+
+    def transact(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        finished: list[Job] = []
+        batch: list[Job] = []
+        for job in jobs:
+            if isinstance(job, Claim):
+                finished += self._await(job)
+            elif isinstance(job, Call):
+                self._attempt([job], _call)
+                finished.append(job)
+            elif isinstance(job, Upkeep):
+                self._maintain(job)
+                finished.append(job)
+            else:
+                batch.append(job)
+        if batch or self._is_due():
+            self._attempt(batch, self._write)
+        finished += batch
+        if self._claim and self._claim.result:
+            finished += self._await(None)
+        return finished
+
+    def pause(self) -> float | None:
+        if self._claim is None:
+            return None
+        if self._next_due is None:
+            return POLL
+        return min(POLL, max(0.0, self._next_due - self._clock()))
+
+    def shut(self) -> Sequence[Job]:
+        if self._owns:
+            self._attempt([], self._give_back)
+        self._close()
+        self._place.close()
+        return self._await(None)
+
+    def _await(self, claim: Claim | None) -> Sequence[Job]:
+        """Take up a claim in place of the one before, which is thereby finished."""
+        before, self._claim = self._claim, claim
+        if before is None:
+            return []
+        before.result = before.result or []
+        return [before]
+
+    # --- transactions ---
+
+    def _attempt(self, jobs: Sequence[Job], work: _Work) -> None:
+        """Do the jobs in one transaction; one by one if one of them is such that it cannot be written."""
+        try:
+            self._run(jobs, work)
+        except ITS_OWN_FAULT as error:
+            if len(jobs) > 1:
+                for job in jobs:
+                    self._attempt([job], work)
+            else:
+                self._fail(jobs, error)
+        except Exception as error:  # of whatever the driver raises, all in the batch must hear
+            self._fail(jobs, error)
+
+    def _run(self, jobs: Sequence[Job], work: _Work) -> None:
+        try:
+            with self._place.write:
+                self._transact(jobs, work)
+            self._astray = False
+            self._out.difference_update(job.entry.id for job in jobs if isinstance(job, End))
+            self._hand_over()
+        except Exception:
+            self._astray, self._next_due = True, None
+            self._close()
+            raise
+        finally:
+            self._leased, self._fresh = [], {}
+
+    def _transact(self, jobs: Sequence[Job], work: _Work) -> None:
+        connection = self._connect()
+        connection.exec_driver_sql(self._place.begin)
+        try:
+            if self._astray:
+                self._recover(connection)
+            work(connection, jobs)
+            connection.exec_driver_sql("COMMIT")
+        except Exception:
+            with suppress(SQLAlchemyError):  # the database may have rolled back by itself
+                connection.exec_driver_sql("ROLLBACK")
+            raise
+
+    def _connect(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._place.connect()
+        return self._connection
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with self._place.write, suppress(SQLAlchemyError):  # it is given up in any case
+                connection.close()
+
+    def _fail(self, jobs: Sequence[Job], error: Exception) -> None:
+        for job in jobs:
+            job.error = InboxError(explain(error))
+            job.error.__cause__ = error
+        self._failed(error, len(jobs))
+
+    def _write(self, connection: Connection, jobs: Sequence[Job]) -> None:
+        """What comes in, what ends, what is claimed: the transaction of every day."""
+        now = self._clock()
+        puts = [job for job in jobs if isinstance(job, Put)]
+        uploaded = [job for job in jobs if isinstance(job, Part)]
+        ends = [job for job in jobs if isinstance(job, End)]
+        if puts or uploaded:
+            self._place.check_room()
+        if uploaded:
+            insert(connection, parts, [(p.upload, p.n, now, *pack(p.data, audio=p.audio)) for p in uploaded])
+        if puts:
+            self._put(connection, puts, now)
+        if ends:
+            self._end(connection, ends, now)
+        if self._claim and self._owns:
+            self._lease(connection, self._claim, now)
+
+    def _maintain(self, job: Upkeep) -> None:
+        try:
+            with self._place.write:
+                job.result = job.work(self._place, self._connect())
+        except SQLAlchemyError as error:
+            self._close()
+            self._fail([job], error)
+
+    # --- putting ---
+
+    def _put(self, connection: Connection, puts: Sequence[Put], now: float) -> None:
+        news = [self._new(connection, put, now) for put in puts]
+        self._place_in_lanes(connection, news, now)
+        rows = [self._row(new, now) for new in news]
+        if insert(connection, callbacks, rows, unless_known="key") < len(news):
+            self._resolve(connection, news, now)
+        stored = [new for new in news if new.put.result.outcome != "duplicate"]
+        self._keep_bodies(connection, stored)
+        advance(connection, {new.label.lane for new in stored if new.label.lane}, now)
+
+    def _new(self, connection: Connection, put: Put, now: float) -> _New:
+        label, size = put.label, len(put.callback.body)
+        if label is None:
+            callback = _whole(connection, put)
+            label, size = identify(callback, receiver=self._receiver), len(callback.body)
+        base, late = label.key if label.weak else None, False
+        if label.weak:
+            label, late = _tell_weak(connection, label, now)
+        put.result = Stored("stored", label.key, label.kind, label.request_id, size, late)
+        return _New(put, label, base, next(self._ids), size, "dead" if put.buried else "waiting")
+
+    def _place_in_lanes(self, connection: Connection, news: Sequence[_New], now: float) -> None:
+        for lane, count in Counter(new.label.lane for new in news if new.label.lane).items():
+            last = connection.execute(_TAKE_PLACES, {"lane": lane, "count": count, "now": now}).scalar_one()
+            mine = (new for new in news if new.label.lane == lane)
+            for n, new in enumerate(mine, start=last - count + 1):
+                new.n = n
+
+    def _resolve(self, connection: Connection, news: Sequence[_New], now: float) -> None:
+        """Tell the duplicates and conflicts among callbacks of which not all were new."""
+        keys = [new.label.key for new in news]
+        known = {row.key: row for row in connection.execute(_KNOWN, {"keys": keys})}
+        for new in news:
+            row = known[new.label.key]
+            if row.id == new.id:
+                continue
+            if row.digest == new.label.digest or row.state == "erased" or not self._conflicts(connection, new, now):
+                new.put.result = replace(new.put.result, outcome="duplicate")
+                connection.execute(delete(parts).where(parts.c.upload == new.put.upload))
+
+    def _conflicts(self, connection: Connection, new: _New, now: float) -> bool:
+        """Keep a differing body under a known key; whether it had not been kept before."""
+        key = _derived(new.label.key, new.label.digest)
+        new.label, new.state, new.n = replace(new.label, key=key, lane=None), "conflict", None
+        new.put.result = replace(new.put.result, outcome="conflict", key=key)
+        return insert(connection, callbacks, [self._row(new, now)], unless_known="key") == 1
+
+    def _row(self, new: _New, now: float) -> tuple[Any, ...]:
+        """The values in the order of the table's columns."""
+        callback, label = new.put.callback, new.label
+        return (
+            new.id,
+            self._receiver,
+            label.key,
+            label.digest,
+            new.base,
+            label.kind,
+            label.request_id,
+            callback.job,
+            label.lane,
+            new.n,
+            new.state,
+            now if new.state == "waiting" and label.lane is None else None,
+            None,
+            0,
+            "{}",
+            new.put.buried,
+            False,
+            callback.received_at.timestamp(),
+            now,
+            now,
+            callback.path,
+            callback.query,
+            as_json(callback.headers),
+            as_json(callback.context),
+            new.size,
+            new.put.upload,
+        )
+
+    def _keep_bodies(self, connection: Connection, news: Iterable[_New]) -> None:
+        rows = []
+        for new in news:
+            if new.put.upload is None:
+                body = new.put.callback.body
+                rows.append((new.id, *pack(body, audio=new.label.kind == "Audio")))
+                self._fresh[new.id] = body
+        insert(connection, bodies, rows)
+
+    # --- leasing ---
+
+    def _is_due(self) -> bool:
+        """Whether the claim that waits, if one does, would get something."""
+        if self._claim is None or not (self._owns or self._take_over()):
+            return False
+        try:
+            with self._place.write:
+                self._next_due = self._connect().execute(_NEXT_DUE, self._wanted(self._claim)).scalar()
+        except SQLAlchemyError as error:
+            self._next_due = None
+            self._close()
+            self._fail([], error)
+        return self._next_due is not None and self._next_due <= self._clock()
+
+    def _take_over(self) -> bool:
+        """Become the owner, if nobody is: what another left leased waits again, and counts as a crash."""
+        if not self._place.own():
+            return False
+        recovered = 0
+
+        def take(connection: Connection, jobs: Sequence[Job]) -> None:
+            nonlocal recovered
+            values = {"me": self._receiver, "now": self._clock()}
+            recovered = connection.execute(_TAKE_LEASES, {**values, "incarnation": self._incarnation}).rowcount
+            connection.execute(_CLIP_WAITS, values)
+
+        try:
+            self._run([], take)
+        except Exception as error:  # whatever it was, the claim goes on waiting
+            self._fail([], error)
+            return False
+        self._owns = True
+        self._took_over(recovered)
+        return True
+
+    def _lease(self, connection: Connection, claim: Claim, now: float) -> None:
+        room = claim.room
+        for row in connection.execute(_DUE, {**self._wanted(claim), "now": now, "limit": claim.limit}):
+            if self._leased and row.size > room:
+                break
+            room -= row.size
+            self._leased.append(entry_of(row))
+        if self._leased:
+            ids = [entry.id for entry in self._leased]
+            connection.execute(_LEASE, {"ids": ids, "incarnation": self._incarnation})
+
+    def _hand_over(self) -> None:
+        """Give the claim what was leased for it, once that is durable."""
+        if self._leased and self._claim:
+            self._claim.result = [(entry, self._body(entry)) for entry in self._leased]
+            self._out.update(entry.id for entry in self._leased)
+
+    def _wanted(self, claim: Claim) -> dict[str, Any]:
+        return {"receiver": self._receiver, "skip": list(claim.skip)}
+
+    def _body(self, entry: Entry) -> bytes:
+        fresh = self._fresh.get(entry.id)
+        return fresh if fresh is not None else read_body(self._connect(), entry.id) or b""
+
+    def _end(self, connection: Connection, ends: Sequence[End], now: float) -> None:
+        alike: dict[tuple[object, ...], list[int]] = {}
+        for end in ends:
+            key = (end.state, None if end.wait is None else now + end.wait, marks_as_json(end.marks), end.why)
+            alike.setdefault(key, []).append(end.entry.id)
+        for (state, due, marks, error), ids in alike.items():
+            values = {"to": state, "at": due, "with": marks, "why": error, "now": now}
+            connection.execute(_END, {**values, "ids": ids, "incarnation": self._incarnation})
+        advance(connection, {end.entry.lane for end in ends if end.entry.lane}, now)
+
+    def _give_back(self, connection: Connection, jobs: Sequence[Job]) -> None:
+        """What was leased and has not ended waits again, as if it had not been begun."""
+        self._out.clear()
+        self._recover(connection)
+
+    def _recover(self, connection: Connection) -> None:
+        """Give back what was leased in a transaction that failed, if it was written all the same."""
+        mine = connection.execute(_LEASED_BY, {"incarnation": self._incarnation}).scalars()
+        astray = [id_ for id_ in mine if id_ not in self._out]
+        connection.execute(_GIVE_BACK, {"ids": astray, "now": self._clock()})
+
+
+def _call(connection: Connection, jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        assert isinstance(job, Call)
+        job.result = job.work(connection)
+
+
+def _whole(connection: Connection, put: Put) -> Callback:
+    """The callback with its body; what was uploaded is read back."""
+    if put.upload is None:
+        return put.callback
+    return replace(put.callback, body=read_upload(connection, put.upload) or b"")
+
+
+def _tell_weak(connection: Connection, label: Label, now: float) -> tuple[Label, bool]:
+    """The key under which equal bytes are kept now, and whether they are news because they came too late."""
+    latest = connection.execute(_LATEST_WEAK, {"base": label.key}).one_or_none()
+    if latest is None:
+        return label, False
+    if now - latest.stored <= WEAK_FOR:
+        return replace(label, key=latest.key), False
+    return replace(label, key=_derived(label.key, latest.id.to_bytes(8, "big"))), True
+
+
+def _derived(key: str, part: bytes) -> str:
+    return sha256(key.encode() + part).hexdigest()[:32]
+
+
+def _ids(clock: Callable[[], float]) -> Iterator[int]:
+    """Ids that grow with time and are new in every process: 42 bits of milliseconds, 21 of chance, then counting."""
+    id_ = 0
+    while True:
+        now = int(clock() * 1000) << 21
+        id_ = id_ + 1 if now <= id_ else now | uuid4().int & 0xFFFFF
+        yield id_
+
+
+def explain(error: Exception) -> str:
+    """An error in one line, without the values that its statement held."""
+    cause = getattr(error, "orig", None) or error
+    if isinstance(cause, UnicodeError):
+        return "a text that is no Unicode"
+    return f"{type(cause).__name__}: {cause}"

@@ -1,0 +1,143 @@
+"""Reading, replaying, erasing and purging: the SQL of the inbox that is not in the way of a callback."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, delete, exists, func, or_, select, text, update
+
+from .contract import Entry, Mark, State
+from .rows import ENTRY, advance, entry_of, marks_as_json, read_body
+from .tables import EXPIRING, WAITING, bodies, callbacks, lanes, parts
+
+SWEEP_AFTER = 3600.0  # seconds after which parts without a row are an upload that was cut off
+AT_ONCE = 200  # rows that one statement reads or drops
+
+_c = callbacks.c
+ENDED: tuple[State, ...] = ("done", "unhandled", "dead", "conflict")
+_has_body = or_(
+    exists().where(bodies.c.id == _c.id),
+    exists().where(parts.c.upload == _c.upload),
+)
+
+
+def get(connection: Connection, receiver: str, key: str) -> tuple[Entry, bytes] | None:
+    row = connection.execute(select(*ENTRY).where(_c.receiver == receiver, _c.key == key)).one_or_none()
+    return None if row is None else (entry_of(row), read_body(connection, row.id) or b"")
+
+
+def page(connection: Connection, receiver: str, state: State | None, before: int | None, limit: int) -> list[Entry]:
+    wanted = select(*ENTRY).where(_c.receiver == receiver).order_by(_c.id.desc()).limit(min(limit, AT_ONCE))
+    if state is not None:
+        wanted = wanted.where(_c.state == state)
+    if before is not None:
+        wanted = wanted.where(_c.id < before)
+    return [entry_of(row) for row in connection.execute(wanted)]
+
+
+def counts(connection: Connection, receiver: str) -> dict[State, int]:
+    rows = connection.execute(select(_c.state, func.count()).where(_c.receiver == receiver).group_by(_c.state))
+    return {state: count for state, count in rows}
+
+
+def busy(connection: Connection, receiver: str, now: float) -> bool:
+    mine = select(_c.id).where(_c.receiver == receiver)
+    due = exists(mine.where(text(WAITING), _c.due <= now))
+    leased = exists(mine.where(text("state = 'leased'")))
+    return bool(connection.execute(select(or_(due, leased))).scalar())
+
+
+def replay(connection: Connection, receiver: str, which: ColumnElement[bool], now: float) -> int:
+    """Make ended callbacks that still have their bodies wait again; how many."""
+    wanted = (_c.receiver == receiver, _c.state.in_(ENDED), which, _has_body)
+    entries = [entry_of(row) for row in connection.execute(select(*ENTRY).where(*wanted))]
+    for start in range(0, len(entries), AT_ONCE):
+        _begin_again(connection, entries[start : start + AT_ONCE], now)
+    return len(entries)
+
+
+def _begin_again(connection: Connection, entries: Sequence[Entry], now: float) -> None:
+    alike: dict[str, list[int]] = {}
+    for entry in entries:
+        alike.setdefault(_what_is_left(entry), []).append(entry.id)
+    for marks, ids in alike.items():
+        values = {"state": "waiting", "due": now, "changed": now, "crashes": 0, "error": None, "replayed": True}
+        connection.execute(update(callbacks).where(_c.id.in_(ids)).values(**values, marks=marks))
+    names = {entry.lane for entry in entries if entry.lane}
+    if names:  # behind what is unfinished before it, before what is unfinished behind it
+        connection.execute(update(callbacks).where(text(WAITING), _c.lane.in_(names)).values(due=None))
+        advance(connection, names, now)
+
+
+def _what_is_left(entry: Entry) -> str:
+    """Of a dead callback, the handlers that were done stay done; any other begins anew."""
+    done = {name: mark for name, mark in entry.marks.items() if mark.done}
+    return marks_as_json({name: Mark(done=True) for name in done} if entry.state == "dead" else {})
+
+
+def erase(connection: Connection, receiver: str, which: ColumnElement[bool], now: float) -> tuple[int, bool]:
+    """Empty the rows of a request or job and of its lanes; how many, and whether one was being handled."""
+    mine = (_c.receiver == receiver, which, _c.state != "erased")
+    in_lanes = select(_c.lane).where(*mine, _c.lane.is_not(None))
+    rows = connection.execute(
+        select(_c.id, _c.state, _c.upload, _c.lane).where(
+            _c.receiver == receiver, _c.state != "erased", or_(which, _c.lane.in_(in_lanes))
+        )
+    ).all()
+    for start in range(0, len(rows), AT_ONCE):
+        _empty(connection, rows[start : start + AT_ONCE], now)
+    return len(rows), any(row.state == "leased" for row in rows)
+
+
+def _empty(connection: Connection, rows: Sequence[Any], now: float) -> None:
+    ids = [row.id for row in rows]
+    connection.execute(delete(bodies).where(bodies.c.id.in_(ids)))
+    connection.execute(delete(parts).where(parts.c.upload.in_([row.upload for row in rows if row.upload])))
+    tombstone = {
+        "state": "erased",
+        "digest": b"",
+        "request_id": None,
+        "job": None,
+        "lane": None,
+        "due": None,
+        "lease": None,
+        "marks": "{}",
+        "error": None,
+        "path": "",
+        "query": "",
+        "headers": "{}",
+        "context": "{}",
+        "upload": None,
+        "size": 0,
+        "changed": now,
+    }
+    connection.execute(update(callbacks).where(_c.id.in_(ids)).values(**tombstone))
+
+
+def purge_bodies(connection: Connection, receiver: str, before: float) -> int:
+    """Drop some bodies of callbacks that ended before then and have nothing more to do; how many."""
+    old = (
+        select(_c.id, _c.upload)
+        .where(_c.receiver == receiver, text("state IN ('done', 'unhandled')"), _c.changed <= before, _has_body)
+        .limit(AT_ONCE)
+    )
+    rows = connection.execute(old).all()
+    connection.execute(delete(bodies).where(bodies.c.id.in_([row.id for row in rows])))
+    connection.execute(delete(parts).where(parts.c.upload.in_([row.upload for row in rows if row.upload])))
+    return len(rows)
+
+
+def purge_rows(connection: Connection, receiver: str, before: float) -> int:
+    """Drop some rows, with their keys, that ended before then and have no body left; how many."""
+    old = select(_c.id).where(_c.receiver == receiver, text(EXPIRING), _c.changed <= before, ~_has_body).limit(AT_ONCE)
+    return connection.execute(delete(callbacks).where(_c.id.in_(old))).rowcount
+
+
+def sweep(connection: Connection, now: float, before: float) -> int:
+    """Drop the parts of uploads that were cut off, and the lanes that nothing stands in any more."""
+    used = exists().where(_c.upload == parts.c.upload)
+    swept = connection.execute(delete(parts).where(parts.c.stored <= now - SWEEP_AFTER, ~used)).rowcount
+    standing = exists().where(_c.lane == lanes.c.lane)
+    connection.execute(delete(lanes).where(lanes.c.changed <= before, ~standing))
+    return swept

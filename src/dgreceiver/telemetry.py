@@ -1,0 +1,100 @@
+"""Facts as log lines. The level says who should look: a warning asks for something to be done."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from . import facts
+from .facts import Fact
+
+logger = logging.getLogger("dgreceiver")
+
+Level = int | Callable[[Any], int]
+Say = Callable[[Any], str]
+
+
+def log(fact: Fact) -> None:
+    """Write a fact to the logger `dgreceiver`; a hook."""
+    level, say = LINES[type(fact)]
+    at = level if isinstance(level, int) else level(fact)
+    if logger.isEnabledFor(at):
+        logger.log(at, "%s", say(fact), exc_info=getattr(fact, "exception", None))
+
+
+def _opened(fact: facts.InboxOpened) -> str:
+    return f"inbox: {fact.location}" + (f"; {fact.caveat}" if fact.caveat else "")
+
+
+def _stored(fact: facts.CallbackStored) -> str:
+    told = f"{fact.outcome} {_what(fact)} ({fact.size} bytes, admitted by credential {fact.admitted_by})"
+    if fact.outcome != "conflict":
+        return told
+    return f"{told}; its key has another body already; see: dgreceiver inbox list --conflict"
+
+
+def _failed(fact: facts.HandlerFailed) -> str:
+    then = "given up" if fact.wait is None else f"again in {fact.wait:.1f} s"
+    return f"{fact.handler} failed on {_what(fact)}, attempt {fact.attempt}; {then}: {fact.error}"
+
+
+def _what(fact: Any) -> str:
+    return f"{fact.kind} {fact.request_id or fact.key}"
+
+
+LINES: dict[type[Fact], tuple[Level, Say]] = {
+    facts.InboxOpened: (lambda f: logging.WARNING if f.caveat else logging.INFO, _opened),
+    facts.InboxFailed: (
+        logging.ERROR,
+        lambda f: f"the inbox could not store: {f.error}; {f.waiting} waited and were told to come again",
+    ),
+    facts.DispatchTaken: (
+        logging.INFO,
+        lambda f: f"this process runs the handlers of receiver {f.receiver}; {f.recovered} came back from another",
+    ),
+    facts.StartedLate: (
+        logging.WARNING,
+        lambda f: (
+            "started on the first request: this app never ran our lifespan; write FastAPI(lifespan=receiver.running)"
+        ),
+    ),
+    facts.SetupDoubtful: (logging.WARNING, lambda f: f.advice),
+    facts.CallbackStored: (lambda f: logging.WARNING if f.outcome == "conflict" else logging.INFO, _stored),
+    facts.CallbackRefused: (logging.WARNING, lambda f: f"refused {f.status}: {f.reason}"),
+    facts.WeakIdentity: (
+        logging.WARNING,
+        lambda f: (
+            f"{f.kind} {f.key} came over ten minutes after the same bytes, without an id: taken as new; "
+            "with SignedAuth every job has an id"
+        ),
+    ),
+    facts.URLReused: (
+        logging.WARNING,
+        lambda f: f"the URL signed for job {f.job} serves a second request; call callback_url() for each submission",
+    ),
+    facts.HandlerSucceeded: (
+        logging.INFO,
+        lambda f: f"{f.handler} handled {_what(f)}, attempt {f.attempt}, in {f.seconds:.3f} s",
+    ),
+    facts.HandlerFailed: (logging.ERROR, _failed),
+    facts.HandlerAbandoned: (
+        logging.WARNING,
+        lambda f: f"{f.handler} still runs in its thread after {f.timeout:g} s; the thread is left to itself",
+    ),
+    facts.DeliveryBuried: (
+        logging.ERROR,
+        lambda f: f"gave up {_what(f)}: {f.reason}; it is kept; replay with: dgreceiver inbox replay {f.key}",
+    ),
+    facts.DeliveryUnhandled: (
+        lambda f: logging.WARNING if f.first else logging.DEBUG,
+        lambda f: (
+            f"nothing handles {f.kind} (kept; replay with: dgreceiver inbox replay --unhandled); "
+            f"to handle it:\n{f.paste}"
+        ),
+    ),
+    facts.WebSocketDenied: (
+        logging.WARNING,
+        lambda _: "denied a WebSocket: this release takes callbacks by POST; submit an http or https callback URL",
+    ),
+}

@@ -1,0 +1,290 @@
+"""Payloads as Deepgram sends them: one builder for every kind of callback.
+
+Every keyword that a builder does not name is a top-level field of the JSON object, and replaces one that it made.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+from uuid import NAMESPACE_URL, uuid4, uuid5
+
+CREATED = "2026-01-01T00:00:00.000Z"
+CONFIDENCE = 0.99
+STEP, SPOKEN = 0.5, 0.4  # seconds from word to word, and of it the word
+MODEL_ID = str(uuid5(NAMESPACE_URL, "dgreceiver"))
+MODEL = {"name": "general-nova-3", "version": "2026-01-01.0", "arch": "nova-3"}
+USAGE = {"model_uuid": MODEL_ID, "input_tokens": 10, "output_tokens": 5}
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """What Deepgram would send, and the name of the event's class that it becomes."""
+
+    body: bytes
+    headers: Mapping[str, str]  # lower-case names
+    kind: str
+
+
+def transcript(
+    *channels: str,
+    request_id: str | None = None,
+    speakers: int | None = None,
+    utterances: bool = False,
+    paragraphs: bool = False,
+    summary: str | None = None,
+    extra: Mapping[str, str] | None = None,
+    **fields: Any,
+) -> Payload:
+    """The transcript of a recording, `hello world` unless said otherwise.
+
+    Each text is a channel, each of its lines an utterance and a paragraph; the speakers take turns by line.
+    """
+    spoken = [_lines(text, speakers) for text in channels or ("hello world",)]
+    results: dict[str, Any] = {"channels": [_channel(lines, paragraphs) for lines in spoken]}
+    if utterances:
+        results["utterances"] = [_utterance(line, at) for at, lines in enumerate(spoken) for line in lines]
+    if summary is not None:
+        results["summary"] = {"result": "success", "short": summary}
+    metadata = {
+        "transaction_key": "deprecated",
+        "request_id": request_id or str(uuid4()),
+        "sha256": "0" * 64,
+        "created": CREATED,
+        "duration": max(_duration(lines) for lines in spoken),
+        "channels": len(spoken),
+        "models": [MODEL_ID],
+        "model_info": {MODEL_ID: MODEL},
+        **({"extra": extra} if extra else {}),
+    }
+    return _json("Transcript", fields, metadata=metadata, results=results)
+
+
+def analysis(
+    summary: str | None = "A greeting.",
+    *,
+    request_id: str | None = None,
+    language: str = "en",
+    topics: Iterable[str] = (),
+    intents: Iterable[str] = (),
+    sentiment: str | None = None,
+    text: str = "hello world",
+    **fields: Any,
+) -> Payload:
+    """What was read out of `text`: a summary, and what else is asked for."""
+    metadata = {"request_id": request_id or str(uuid4()), "created": CREATED, "language": language}
+    stretch = {"text": text, "start_word": 0, "end_word": max(len(text.split()) - 1, 0)}
+    found = {
+        "summary": summary and {"text": summary},
+        "topics": _segments(stretch, "topic", topics),
+        "intents": _segments(stretch, "intent", intents),
+        "sentiments": sentiment and _sentiments(stretch, sentiment),
+    }
+    asked = {name: insight for name, insight in found.items() if insight}
+    usages = {"sentiment_info" if name == "sentiments" else f"{name}_info": USAGE for name in asked}
+    return _json("Analysis", fields, metadata=metadata | usages, results=asked)
+
+
+def audio(
+    seconds: float = 1.0,
+    *,
+    request_id: str | None = None,
+    model: str = "aura-2-thalia-en",
+    characters: int = 11,
+    sample_rate: int = 24_000,
+    headers: Mapping[str, str] | None = None,
+) -> Payload:
+    """A WAV file of silence; `headers` adds to Deepgram's or replaces them.
+
+    Source: Deepgram streams, so the lengths in a WAV's header are placeholders (docs/callback).
+    """
+    samples = bytes(2 * round(seconds * sample_rate))
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, sample_rate, 2 * sample_rate, 2, 16)
+    body = struct.pack("<4sI4s", b"RIFF", 0x7FFF0024, b"WAVE") + form + struct.pack("<4sI", b"data", 0x7FFF0000)
+    own = {
+        "content-type": "audio/wav",
+        "dg-request-id": request_id or str(uuid4()),
+        "dg-model-name": model,
+        "dg-model-uuid": MODEL_ID,
+        "dg-char-count": str(characters),
+    }
+    return Payload(body + samples, own | dict(headers or {}), "Audio")
+
+
+def failure(
+    message: str = "The request could not be served.",
+    *,
+    code: str = "INTERNAL_SERVER_ERROR",
+    request_id: str | None = None,
+    **fields: Any,
+) -> Payload:
+    """An error in place of a result."""
+    return _json("Failure", fields, err_code=code, err_msg=message, request_id=request_id or str(uuid4()))
+
+
+def live_result(
+    text: str = "hello world",
+    *,
+    request_id: str | None = None,
+    start: float = 0.0,
+    channel: int = 0,
+    channels: int = 1,
+    speakers: int | None = None,
+    is_final: bool = True,
+    speech_final: bool = True,
+    from_finalize: bool = False,
+    extra: Mapping[str, str] | None = None,
+    **fields: Any,
+) -> Payload:
+    """What was heard from `start` seconds on."""
+    lines = _lines(text, speakers, start=start)
+    metadata = {
+        "request_id": request_id or str(uuid4()),
+        "model_uuid": MODEL_ID,
+        "model_info": MODEL,
+        **({"extra": extra} if extra else {}),
+    }
+    return _json(
+        "LiveResult",
+        fields,
+        type="Results",
+        channel_index=[channel, channels],
+        start=start,
+        duration=round(_duration(lines) - start, 3) if lines else 0.0,
+        is_final=is_final,
+        speech_final=speech_final,
+        from_finalize=from_finalize,
+        channel=_channel(lines, paragraphs=False),
+        metadata=metadata,
+    )
+
+
+def speech_started(timestamp: float = 0.0, *, channel: int = 0, channels: int = 1, **fields: Any) -> Payload:
+    """Somebody began to speak, at `timestamp` seconds."""
+    return _json("SpeechStarted", fields, type="SpeechStarted", channel=[channel, channels], timestamp=timestamp)
+
+
+def utterance_end(last_word_end: float = 0.9, *, channel: int = 0, channels: int = 1, **fields: Any) -> Payload:
+    """A gap after the word that ended at `last_word_end` seconds."""
+    return _json("UtteranceEnd", fields, type="UtteranceEnd", channel=[channel, channels], last_word_end=last_word_end)
+
+
+def live_error(
+    description: str = "The stream could not be served.",
+    *,
+    variant: str = "InternalError",
+    message: str = "try again",
+    **fields: Any,
+) -> Payload:
+    """The stream went wrong."""
+    return _json("LiveError", fields, type="Error", variant=variant, description=description, message=message)
+
+
+def stream_metadata(
+    duration: float = 1.0, *, request_id: str | None = None, channels: int = 1, **fields: Any
+) -> Payload:
+    """The end of a stream of `duration` seconds."""
+    return _json(
+        "StreamMetadata",
+        fields,
+        type="Metadata",
+        transaction_key="deprecated",
+        request_id=request_id or str(uuid4()),
+        sha256="0" * 64,
+        created=CREATED,
+        duration=duration,
+        channels=channels,
+        models=[MODEL_ID],
+        model_info={MODEL_ID: MODEL},
+    )
+
+
+def unknown(type: str = "SomethingNew", *, request_id: str | None = None, **fields: Any) -> Payload:
+    """A message of a type that nobody has seen yet."""
+    return _json("Unknown", fields, type=type, request_id=request_id or str(uuid4()))
+
+
+BUILDERS: Mapping[str, Callable[..., Payload]] = {
+    "Transcript": transcript,
+    "Analysis": analysis,
+    "Audio": audio,
+    "Failure": failure,
+    "LiveResult": live_result,
+    "SpeechStarted": speech_started,
+    "UtteranceEnd": utterance_end,
+    "LiveError": live_error,
+    "StreamMetadata": stream_metadata,
+    "Unknown": unknown,
+}
+
+
+def _json(kind: str, fields: Mapping[str, Any], /, **own: Any) -> Payload:
+    body = json.dumps(own | dict(fields), ensure_ascii=False, separators=(",", ":"))
+    return Payload(body.encode(), {"content-type": "application/json"}, kind)
+
+
+def _lines(text: str, speakers: int | None, *, start: float = 0.0) -> list[list[dict[str, Any]]]:
+    """The words of each line that has some, one after the other."""
+    at = count()
+    lines = [line.split() for line in text.splitlines() if line.split()]
+    return [
+        [_word(token, start + STEP * next(at)) | ({"speaker": turn % speakers} if speakers else {}) for token in line]
+        for turn, line in enumerate(lines)
+    ]
+
+
+def _word(token: str, start: float) -> dict[str, Any]:
+    return {
+        "word": token.strip('.,;:!?"()').lower(),
+        "start": round(start, 3),
+        "end": round(start + SPOKEN, 3),
+        "confidence": CONFIDENCE,
+        "punctuated_word": token,
+    }
+
+
+def _text(words: Iterable[Mapping[str, Any]]) -> str:
+    return " ".join(word["punctuated_word"] for word in words)
+
+
+def _span(words: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """When the words were said, and by whom if that is known."""
+    who = {"speaker": words[0]["speaker"]} if "speaker" in words[0] else {}
+    return {"start": words[0]["start"], "end": words[-1]["end"], **who}
+
+
+def _duration(lines: Sequence[Sequence[Mapping[str, Any]]]) -> float:
+    return float(lines[-1][-1]["end"]) if lines else 0.0
+
+
+def _channel(lines: Sequence[Sequence[dict[str, Any]]], paragraphs: bool) -> dict[str, Any]:
+    words = [word for line in lines for word in line]
+    best = {"transcript": _text(words), "confidence": CONFIDENCE if words else 0.0, "words": words}
+    if paragraphs:
+        best["paragraphs"] = {"transcript": "\n\n".join(map(_text, lines)), "paragraphs": list(map(_paragraph, lines))}
+    return {"alternatives": [best]}
+
+
+def _paragraph(words: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    sentence = {"text": _text(words), "start": words[0]["start"], "end": words[-1]["end"]}
+    return {"sentences": [sentence], "num_words": len(words), **_span(words)}
+
+
+def _utterance(words: Sequence[Mapping[str, Any]], channel: int) -> dict[str, Any]:
+    said = {"confidence": CONFIDENCE, "channel": channel, "transcript": _text(words), "words": words}
+    return {**_span(words), **said, "id": str(uuid5(NAMESPACE_URL, f"{channel} {words[0]['start']}"))}
+
+
+def _segments(stretch: Mapping[str, Any], name: str, found: Iterable[str]) -> dict[str, Any] | None:
+    those = [{name: each, "confidence_score": CONFIDENCE} for each in found]
+    return {"segments": [{**stretch, f"{name}s": those}]} if those else None
+
+
+def _sentiments(stretch: Mapping[str, Any], sentiment: str) -> dict[str, Any]:
+    score = {"positive": 0.5, "negative": -0.5}.get(sentiment, 0.0)
+    felt = {"sentiment": sentiment, "sentiment_score": score}
+    return {"segments": [{**stretch, **felt}], "average": felt}

@@ -1,0 +1,87 @@
+"""The door for a POST or PUT: one callback a request, answered when it is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from http import HTTPStatus
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from ..errors import DgreceiverError, Disconnected, InboxError, MethodNotAllowed, Refused
+from ..facts import CallbackRefused, Hook
+from ..inbox.contract import Stored
+from .intake import Arrival, Intake, Read
+from .refusals import Refusal, Refusals
+
+# Deepgram comes again 30 s later, whatever is said here; a proxy in between may listen.
+EXTRA_HEADERS = {
+    401: (b"www-authenticate", b'Basic realm="dgreceiver"'),
+    405: (b"allow", b"POST, PUT"),
+    503: (b"retry-after", b"30"),
+}
+
+_encode = msgspec.json.Encoder().encode
+
+
+class HttpDoor:
+    """Answers the requests of one receiver."""
+
+    def __init__(self, intake: Intake, refusals: Refusals, *, emit: Hook, now: Callable[[], datetime]) -> None:
+        self._intake = intake
+        self._refusals = refusals
+        self._emit = emit
+        self._now = now
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            stored = await self._take(scope, receive)
+        except (Refused, InboxError) as error:
+            await self._refuse(scope, send, error)
+        else:
+            await answer(send, 200, {"status": stored.outcome, "request_id": stored.request_id})
+
+    async def _take(self, scope: Scope, receive: Receive) -> Stored:
+        if scope["method"] not in ("POST", "PUT"):
+            raise MethodNotAllowed(f"{scope['method']} is no way to call back; Deepgram sends POST or PUT")
+        query = scope["query_string"].decode("latin-1")
+        return await self._intake.take(Arrival(scope["headers"], path_below(scope), query, _reader(receive)))
+
+    async def _refuse(self, scope: Scope, send: Send, error: DgreceiverError) -> None:
+        status, peer = error.status, (scope.get("client") or (None,))[0]
+        self._refusals.add(Refusal(self._now(), status, str(error), peer))
+        self._emit(CallbackRefused(status, str(error), peer))
+        if not isinstance(error, Disconnected):
+            await answer(send, status, {"error": HTTPStatus(status).phrase.lower()})
+
+
+async def answer(send: Send, status: int, content: dict[str, str | None]) -> None:
+    """Answer in JSON."""
+    body = _encode(content)
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if status in EXTRA_HEADERS:
+        headers.append(EXTRA_HEADERS[status])
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def path_below(scope: Scope) -> str:
+    """The path below where the receiver stands; empty on the spot.
+
+    Source: ASGI, HTTP connection scope: `path` includes `root_path`.
+    """
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    below = path.removeprefix(root)
+    return below if below.startswith("/") or not below else path
+
+
+def _reader(receive: Receive) -> Read:
+    async def read() -> tuple[bytes, bool]:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected("the sender left before its body was whole; it will come again in 30 s")
+        return message.get("body", b""), message.get("more_body", False)
+
+    return read

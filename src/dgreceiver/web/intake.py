@@ -1,0 +1,252 @@
+"""The path that every callback takes into the inbox, whatever door it came to: admit, read, identify, store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from ..core.auth import Admission, Auth
+from ..core.callbacks import Callback, is_audio_type
+from ..core.retry import seconds
+from ..errors import Empty, Encoded, SetupError, TooLarge, TooSlow, Unauthorized
+from ..facts import CallbackStored, Hook, URLReused, WeakIdentity
+from ..inbox.contract import Inbox, Stored, Upload
+from .room import Lease, Room
+
+MIB = 1024 * 1024
+PART = MIB  # bytes from which a body is stored in parts as it comes
+KEPT_HEADERS = 16 * 1024  # bytes of headers that are kept
+STRANGERS = 8  # they share an eighth of the room
+REMEMBERED_JOBS = 10_000
+
+REPORTED = ""  # in place of the id of a job whose second request has been reported
+
+Headers = Sequence[tuple[bytes, bytes]]
+Read = Callable[[], Awaitable[tuple[bytes, bool]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is taken at the most. Units: bytes; a float is seconds.
+
+    Raises: SetupError for what is no size or no duration.
+    """
+
+    body: int = 64 * MIB
+    audio: int = 256 * MIB
+    in_flight: int = 512 * MIB  # of all bodies together
+    message: int = 16 * MIB  # one frame of a WebSocket
+    body_seconds: timedelta | float = 60.0  # for a whole body
+    stall_seconds: timedelta | float = 15.0  # for the next piece of one
+
+    def __post_init__(self) -> None:
+        for name in ("body", "audio", "in_flight", "message"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+                raise SetupError(f"Limits({name}={value!r}) is no number of bytes; write a whole number above 0")
+        for name in ("body_seconds", "stall_seconds"):
+            seconds(getattr(self, name), name)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A request as a door hands it over.
+
+    `read` gives the next piece of the body and whether there are more; it raises Disconnected if the sender left.
+    """
+
+    headers: Headers
+    path: str  # below where the receiver stands
+    query: str
+    read: Read
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What the headers say of the body, and which of them are stored."""
+
+    kept: Mapping[str, str]
+    is_audio: bool
+    encoding: str
+    length: int | None
+
+
+class Intake:
+    """Takes callbacks for one receiver."""
+
+    def __init__(self, inbox: Inbox, auth: Auth, limits: Limits, *, emit: Hook, now: Callable[[], datetime]) -> None:
+        self._inbox = inbox
+        self._auth = auth
+        self._limits = limits
+        self._body_seconds = seconds(limits.body_seconds, "body_seconds")
+        self._stall_seconds = seconds(limits.stall_seconds, "stall_seconds")
+        self._emit = emit
+        self._now = now
+        self._room = Room(limits.in_flight)
+        self._strangers_room = Room(limits.in_flight // STRANGERS)
+        self._jobs: OrderedDict[str, str] = OrderedDict()
+
+    async def take(self, arrival: Arrival) -> Stored:
+        """Take a callback and store it durably; only then may it be acknowledged.
+
+        Raises: Refused if it is not taken, InboxError if it could not be stored.
+        """
+        received_at = self._now()
+        admission = self._auth.admit(arrival.headers, now=received_at.timestamp())
+        if admission is None and not self._auth.reads_body:
+            raise Unauthorized(_why_unauthorized(arrival.headers))
+        head = _read_head(arrival.headers)
+        limit = self._limit(head)
+        lease = await (self._room if admission else self._strangers_room).take(
+            PART if head.length is None else head.length
+        )
+        try:
+            body, upload = await self._read(arrival.read, head, limit, lease)
+            admission = admission or self._admit_body(body)
+            callback = self._callback(arrival, head, body, received_at, admission)
+        except BaseException:
+            lease.give_back()
+            raise
+        late = "URL expired" if admission.expired else None
+        stored = await self._inbox.put(callback, upload=upload, buried=late, release=lease.give_back)
+        self._report(stored, admission)
+        return stored
+
+    def _limit(self, head: _Head) -> int:
+        if head.encoding not in ("", "identity"):
+            raise Encoded("the body is compressed; Deepgram sends it plain, so something in between has packed it")
+        limit = self._limits.audio if head.is_audio else self._limits.body
+        if head.length is not None and head.length > limit:
+            raise TooLarge(f"the body is declared as {head.length} bytes, the limit is {limit}; see Limits")
+        return limit
+
+    async def _read(self, read: Read, head: _Head, limit: int, lease: Lease) -> tuple[bytes, Upload | None]:
+        """Read a body, bounded in bytes and seconds; what is long goes into the inbox as it comes."""
+        body = _Body(None if self._auth.reads_body else self._inbox, audio=head.is_audio)
+        size, more = 0, True
+        deadline = asyncio.get_running_loop().time() + self._body_seconds
+        try:
+            while more:
+                piece, more = await self._in_time(read, deadline)
+                size += len(piece)
+                if size > limit:
+                    raise TooLarge(f"the body is over the limit of {limit} bytes; see Limits")
+                if size > lease.size:
+                    await lease.grow(PART)
+                await body.add(piece)
+            if size == 0 and not head.is_audio and not _is_deepgrams(head):
+                raise Empty(
+                    "empty body; something before us read or redirected it: a body parser, a 301/307, or a proxy limit"
+                )
+            return await body.end()
+        except BaseException:
+            await body.discard()
+            raise
+
+    async def _in_time(self, read: Read, deadline: float) -> tuple[bytes, bool]:
+        stalled = asyncio.get_running_loop().time() + self._stall_seconds
+        try:
+            async with asyncio.timeout_at(min(deadline, stalled)):
+                return await read()
+        except TimeoutError:
+            raise TooSlow("the body stalled, or took too long in all; see Limits") from None
+
+    def _admit_body(self, body: bytes) -> Admission:
+        admission = self._auth.admit_body(body)
+        if admission is None:
+            raise Unauthorized("neither the headers nor the body carry what admits a callback")
+        return admission
+
+    def _callback(
+        self, arrival: Arrival, head: _Head, body: bytes, received_at: datetime, admission: Admission
+    ) -> Callback:
+        return Callback(
+            body=self._auth.redact(body),
+            headers=head.kept,
+            path=arrival.path,
+            query=arrival.query,
+            received_at=received_at,
+            job=admission.job,
+            context=admission.context,
+        )
+
+    def _report(self, stored: Stored, admission: Admission) -> None:
+        self._emit(
+            CallbackStored(stored.outcome, stored.kind, stored.request_id, stored.key, stored.size, admission.by)
+        )
+        if stored.late:
+            self._emit(WeakIdentity(stored.kind, stored.key))
+        if admission.job and stored.request_id:
+            self._watch_job(admission.job, stored.request_id)
+
+    def _watch_job(self, job: str, request_id: str) -> None:
+        """Notice a signed URL that serves two requests, as far back as this process remembers."""
+        first = self._jobs.setdefault(job, request_id)
+        if first not in (request_id, REPORTED):
+            self._jobs[job] = REPORTED
+            self._emit(URLReused(job))
+        if len(self._jobs) > REMEMBERED_JOBS:
+            self._jobs.popitem(last=False)
+
+
+class _Body:
+    """A body as it grows; from `PART` on it goes into the inbox in parts, if it may."""
+
+    def __init__(self, inbox: Inbox | None, *, audio: bool) -> None:
+        self._inbox = inbox
+        self._audio = audio
+        self._pieces: list[bytes] = []
+        self._held = 0
+        self._upload: Upload | None = None
+
+    async def add(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._held += len(piece)
+        if self._held > PART and self._inbox is not None:
+            self._upload = self._upload or self._inbox.upload(audio=self._audio)
+            await self._upload.write(self._taken())
+
+    async def end(self) -> tuple[bytes, Upload | None]:
+        if self._upload is None:
+            return self._taken(), None
+        if self._held:
+            await self._upload.write(self._taken())
+        return b"", self._upload
+
+    async def discard(self) -> None:
+        if self._upload is not None:
+            await self._upload.discard()
+
+    def _taken(self) -> bytes:
+        pieces, self._pieces, self._held = self._pieces, [], 0
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _read_head(headers: Headers) -> _Head:
+    kept: dict[str, str] = {}
+    encoding, length, room = "", None, KEPT_HEADERS
+    for raw_name, raw_value in headers:
+        if raw_name == b"content-length":
+            length = int(raw_value) if raw_value.isdigit() else None
+        elif raw_name == b"content-encoding":
+            encoding = raw_value.decode("latin-1").strip().lower()
+        elif raw_name == b"content-type" or (raw_name.startswith(b"dg-") and raw_name != b"dg-token"):
+            room -= len(raw_name) + len(raw_value)
+            if room >= 0:
+                kept[raw_name.decode("latin-1")] = raw_value.decode("latin-1")
+    return _Head(kept, is_audio_type(kept.get("content-type", "")), encoding, length)
+
+
+def _is_deepgrams(head: _Head) -> bool:
+    return any(name.startswith("dg-") for name in head.kept)
+
+
+def _why_unauthorized(headers: Headers) -> str:
+    if any(name == b"authorization" for name, _ in headers):
+        found = "the credentials are not ours; put those of the receiver into callback= as user:password@"
+    else:
+        found = "no credentials; put user:password@ into callback=, or your proxy drops Authorization"
+    return f"{found}; a retry comes in 30 s, the last about 5 minutes after the first"
