@@ -1,55 +1,52 @@
-"""What happened, as frozen records. Nothing secret is in any of them: no transcript, audio, credential or token."""
+"""What happened, as frozen records. Nothing secret is in any of them: no transcript, audio, credential or token.
+
+Structs rather than dataclasses: there are many of them, and several are made for each callback.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+
+class Fact(msgspec.Struct, frozen=True):
     """Something that happened."""
 
 
-@dataclass(frozen=True, slots=True)
-class InboxOpened(Fact):
+class InboxOpened(Fact, frozen=True):
     """The inbox is ready; `location` is where, in full, and `caveat` what is doubtful about the place."""
 
     location: str
     caveat: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class InboxFailed(Fact):
+class InboxFailed(Fact, frozen=True):
     """A batch could not be stored; its senders were told to come again."""
 
     error: str
     waiting: int  # how many callers heard of it
 
 
-@dataclass(frozen=True, slots=True)
-class DispatchTaken(Fact):
+class DispatchTaken(Fact, frozen=True):
     """This process dispatches now; `recovered` deliveries were lost with the one before."""
 
     receiver: str
     recovered: int
 
 
-@dataclass(frozen=True, slots=True)
-class StartedLate(Fact):
+class StartedLate(Fact, frozen=True):
     """The receiver started on its first request, because nobody ran its lifespan."""
 
 
-@dataclass(frozen=True, slots=True)
-class SetupDoubtful(Fact):
+class SetupDoubtful(Fact, frozen=True):
     """A setting works, but not as well as it looks."""
 
     advice: str
 
 
-@dataclass(frozen=True, slots=True)
-class CallbackStored(Fact):
+class CallbackStored(Fact, frozen=True):
     """A callback was stored, or recognised, and acknowledged."""
 
     outcome: Literal["stored", "duplicate", "conflict"]
@@ -60,8 +57,7 @@ class CallbackStored(Fact):
     admitted_by: int  # the number of the credential, from the left, from 1
 
 
-@dataclass(frozen=True, slots=True)
-class CallbackRefused(Fact):
+class CallbackRefused(Fact, frozen=True):
     """A request was answered with something other than 200."""
 
     status: int
@@ -69,23 +65,20 @@ class CallbackRefused(Fact):
     peer: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class WeakIdentity(Fact):
+class WeakIdentity(Fact, frozen=True):
     """The same bytes came again over ten minutes later, with nothing to tell a retry: taken as new."""
 
     kind: str
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class URLReused(Fact):
+class URLReused(Fact, frozen=True):
     """A signed URL carries a second request; each job is better off with its own."""
 
     job: str
 
 
-@dataclass(frozen=True, slots=True)
-class HandlerSucceeded(Fact):
+class HandlerSucceeded(Fact, frozen=True):
     handler: str
     kind: str
     request_id: str | None
@@ -94,8 +87,7 @@ class HandlerSucceeded(Fact):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class HandlerFailed(Fact):
+class HandlerFailed(Fact, frozen=True):
     """A handler ended badly; `wait` seconds until it is tried again, None if never."""
 
     handler: str
@@ -108,8 +100,7 @@ class HandlerFailed(Fact):
     exception: BaseException | None = None  # the user's own; for its traceback
 
 
-@dataclass(frozen=True, slots=True)
-class HandlerAbandoned(Fact):
+class HandlerAbandoned(Fact, frozen=True):
     """A handler in a thread outlived its timeout; the thread is left to itself and replaced."""
 
     handler: str
@@ -117,8 +108,7 @@ class HandlerAbandoned(Fact):
     timeout: float  # seconds
 
 
-@dataclass(frozen=True, slots=True)
-class DeliveryBuried(Fact):
+class DeliveryBuried(Fact, frozen=True):
     """A delivery was given up; it is kept as dead."""
 
     kind: str
@@ -127,8 +117,7 @@ class DeliveryBuried(Fact):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class DeliveryUnhandled(Fact):
+class DeliveryUnhandled(Fact, frozen=True):
     """Nobody wants this event; it is kept. `paste` is a handler for it; `first` of its kind in this process."""
 
     kind: str
@@ -138,8 +127,7 @@ class DeliveryUnhandled(Fact):
     first: bool
 
 
-@dataclass(frozen=True, slots=True)
-class WebSocketDenied(Fact):
+class WebSocketDenied(Fact, frozen=True):
     """A WebSocket was refused before it was accepted."""
 
     peer: str | None

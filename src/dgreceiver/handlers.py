@@ -14,6 +14,7 @@ from typing import Any, Generic, Never, Protocol, TypeAlias, TypeGuard, TypeVar,
 
 from .core import events
 from .core.events import Event, Unknown
+from .core.retry import seconds
 from .errors import SetupError
 from .inbox.contract import Delivery
 
@@ -195,10 +196,10 @@ class TakesHandlers:
         Raises: SetupError if the function or an argument cannot work; the message says what to write.
         """
         _refuse_what_never_comes(event_types)
-        seconds = _seconds(timeout)
+        limit = _time_to_run(timeout)
 
         def register(call: Callable[..., Any]) -> Callable[..., Any]:
-            self._handlers.add(call, event_types, name=name, timeout=seconds)
+            self._handlers.add(call, event_types, name=name, timeout=limit)
             return call
 
         return cast("Registers[Any]", register)
@@ -241,11 +242,11 @@ def _why_no_event(value: object) -> str:
     return f"on() takes classes of events, such as Transcript, not {what.__name__}"
 
 
-def _seconds(timeout: Duration) -> float:
-    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-    if not (isinstance(seconds, float | int) and seconds > 0):
-        raise SetupError(f"timeout={timeout!r} is no time to run in; write seconds or a timedelta, more than 0")
-    return float(seconds)
+def _time_to_run(timeout: Duration) -> float:
+    limit = seconds(timeout, "timeout")
+    if not limit:
+        raise SetupError("timeout is 0; a handler needs time to run")
+    return limit
 
 
 def _refuse_what_cannot_handle(call: object) -> None:

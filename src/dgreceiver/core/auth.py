@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 from itsdangerous import URLSafeSerializer, want_bytes
 
-from dgreceiver.core.callbacks import LONGEST_ID, load_json
-from dgreceiver.core.retry import seconds
-from dgreceiver.errors import SetupError
+from .callbacks import LONGEST_ID, load_json
+from .retry import seconds
+from ..errors import SetupError
 
 Headers = Iterable[tuple[bytes, bytes]]  # as ASGI has them: lower-case names
 

@@ -15,12 +15,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, Generic, Self, TypeVar, cast, overload
+from typing import Annotated, Any, Self, TypeVar, cast, overload
 
 import msgspec
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     GetCoreSchemaHandler,
     ModelWrapValidatorHandler,
     PrivateAttr,
@@ -30,7 +31,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from dgreceiver.core.callbacks import find_request_id, load_json
+from .callbacks import find_request_id, load_json
 
 
 class _Integral:
@@ -49,7 +50,13 @@ Flag = Annotated[bool, Strict()]
 class Part(BaseModel):
     """An object of a payload. Unknown fields are kept and can be read as attributes."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True, ser_json_inf_nan="constants")
+    model_config = ConfigDict(
+        extra="allow",
+        frozen=True,
+        hide_input_in_errors=True,
+        ser_json_inf_nan="constants",
+        defer_build=True,  # until the first is parsed: a third of the time that `import dgreceiver` takes
+    )
 
     @model_validator(mode="wrap")
     @classmethod
@@ -75,7 +82,7 @@ class Part(BaseModel):
     @classmethod
     def _spares(cls, name: str, value: Any) -> bool:
         field = cls.model_fields[name]
-        return not field.is_required() and (value is None or field.get_default(call_default_factory=False) is None)
+        return not field.is_required() and (value is None or field.default is None)
 
 
 def _errors(error: ValidationError) -> list[Any]:
@@ -263,45 +270,62 @@ class SentimentSegment(Sentiment, Segment):
     """A stretch of text of one sentiment."""
 
 
-S = TypeVar("S", bound=Segment)
-
-
-class Segments(Part, Generic[S]):
-    segments: list[S] | None = None
+class TopicSegments(Part):
+    segments: list[TopicSegment] | None = None
 
 
 class NestedTopics(Part):
-    topics: Segments[TopicSegment] | None = None
+    topics: TopicSegments | None = None
 
 
-class Topics(Segments[TopicSegment]):
+class Topics(TopicSegments):
     """Segments, or nested once more. Source: Deepgram's OpenAPI nests them, its servers do not."""
 
     results: NestedTopics | None = None
 
+    @property
+    def found(self) -> list[TopicSegment]:
+        nested = self.results.topics if self.results else None
+        return self.segments or (nested.segments if nested else None) or []
+
+
+class IntentSegments(Part):
+    segments: list[IntentSegment] | None = None
+
 
 class NestedIntents(Part):
-    intents: Segments[IntentSegment] | None = None
+    intents: IntentSegments | None = None
 
 
-class Intents(Segments[IntentSegment]):
+class Intents(IntentSegments):
     """Segments, or nested as Topics are."""
 
     results: NestedIntents | None = None
 
+    @property
+    def found(self) -> list[IntentSegment]:
+        nested = self.results.intents if self.results else None
+        return self.segments or (nested.segments if nested else None) or []
 
-class AverageSentiments(Segments[SentimentSegment]):
+
+class SentimentSegments(Part):
+    segments: list[SentimentSegment] | None = None
     average: Sentiment | None = None
 
 
 class NestedSentiments(Part):
-    sentiments: AverageSentiments | None = None
+    sentiments: SentimentSegments | None = None
 
 
-class Sentiments(AverageSentiments):
+class Sentiments(SentimentSegments):
     """Segments and their average, or nested as Topics are."""
 
     results: NestedSentiments | None = None
+
+    @property
+    def found(self) -> SentimentSegments:
+        nested = self.results.sentiments if self.results else None
+        return nested if nested and not (self.segments or self.average) else self
 
 
 class SummaryText(Part):
@@ -490,31 +514,22 @@ class _Insightful(_Identified):
     @property
     def topics(self) -> list[TopicSegment]:
         """The segments that have topics; empty unless asked for."""
-        topics = self.results.topics
-        return _segments(topics, topics.results.topics if topics and topics.results else None)
+        return self.results.topics.found if self.results.topics else []
 
     @property
     def intents(self) -> list[IntentSegment]:
         """The segments that have intents; empty unless asked for."""
-        intents = self.results.intents
-        return _segments(intents, intents.results.intents if intents and intents.results else None)
+        return self.results.intents.found if self.results.intents else []
 
     @property
     def sentiments(self) -> list[SentimentSegment]:
         """The segments with their sentiments; empty unless asked for."""
-        return _segments(*self._sentiments())
+        sentiments = self.results.sentiments
+        return (sentiments.found.segments if sentiments else None) or []
 
     @property
     def average_sentiment(self) -> Sentiment | None:
-        return next((place.average for place in self._sentiments() if place and place.average), None)
-
-    def _sentiments(self) -> tuple[AverageSentiments | None, AverageSentiments | None]:
-        sentiments = self.results.sentiments
-        return sentiments, sentiments.results.sentiments if sentiments and sentiments.results else None
-
-
-def _segments(*places: Segments[S] | None) -> list[S]:
-    return next((place.segments for place in places if place and place.segments), [])
+        return self.results.sentiments.found.average if self.results.sentiments else None
 
 
 class Transcript(_Insightful):
@@ -523,7 +538,7 @@ class Transcript(_Insightful):
     Source: https://developers.deepgram.com/reference/speech-to-text/listen-pre-recorded
     """
 
-    metadata: Metadata = Metadata()
+    metadata: Metadata = Field(default_factory=Metadata)
     results: Results
 
     @property
@@ -589,8 +604,8 @@ class Analysis(_Insightful):
     Source: https://developers.deepgram.com/reference/text-intelligence/analyze-text
     """
 
-    metadata: AnalysisMetadata = AnalysisMetadata()
-    results: Insights = Insights()
+    metadata: AnalysisMetadata = Field(default_factory=AnalysisMetadata)
+    results: Insights = Field(default_factory=Insights)
 
     @property
     def summary(self) -> str | None:
@@ -670,7 +685,7 @@ class LiveResult(LiveEvent):
     is_final: Flag | None = None  # no later result replaces this one
     speech_final: Flag | None = None  # the speaker paused
     from_finalize: Flag | None = None  # the client asked for it
-    metadata: LiveMetadata = LiveMetadata()
+    metadata: LiveMetadata = Field(default_factory=LiveMetadata)
 
     @property
     def text(self) -> str:

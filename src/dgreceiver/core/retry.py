@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from math import isfinite
 
-from dgreceiver.errors import SetupError
+from ..errors import SetupError
 
 # In a lane everything behind a failure waits for it, so it may not wait for long.
 LANE_ATTEMPTS, LANE_WAIT = 5, 30.0
