@@ -1,10 +1,12 @@
-"""A callback as it came, and what it is: its kind, its `request_id`, its key and its lane."""
+"""A callback as it came, and what it is: its kind, its `request_id`, its key and its lane.
+
+The records are structs, made in a tenth of a frozen dataclass's time: there are several for each callback.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
@@ -13,6 +15,7 @@ from uuid import uuid4
 import msgspec
 
 LONGEST_ID = 200
+IN_SLICES = 64 * 1024  # bytes up to which a body is hashed without letting go of the interpreter
 
 # The words in a key. Frozen: a release that changed one would take every retry for news.
 RECORDED, READ, FAILURE, AUDIO, LIVE, UNKNOWN = "recorded", "read", "failure", "audio", "live", "unknown"
@@ -29,8 +32,7 @@ LIVE_KINDS = {
 REPEATABLE = {"Results", "Metadata"}
 
 
-@dataclass(frozen=True, slots=True)
-class Callback:
+class Callback(msgspec.Struct, frozen=True):
     """A callback as it is stored. `headers` has lower-case names; `body` is what came, less a callback secret."""
 
     body: bytes
@@ -46,8 +48,7 @@ class Callback:
         return f"{self.path}?{self.query}"
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
+class Label(msgspec.Struct, frozen=True):
     """What a callback is. Equal keys mean the same thing again; a lane is worked off in order."""
 
     kind: str  # the name of the event's class
@@ -58,8 +59,7 @@ class Label:
     weak: bool = False  # the key is no more than equal bytes; it holds for ten minutes
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
+class _Shape(msgspec.Struct, frozen=True):
     """As much of a body as identity needs."""
 
     word: str
@@ -68,29 +68,8 @@ class _Shape:
     type: str | None = None
 
 
-class _Top(msgspec.Struct):
-    """The fields that tell bodies apart, left undecoded."""
-
-    type: msgspec.Raw = msgspec.Raw()
-    metadata: msgspec.Raw = msgspec.Raw()
-    results: msgspec.Raw = msgspec.Raw()
-    request_id: msgspec.Raw = msgspec.Raw()
-    err_code: msgspec.Raw = msgspec.Raw()
-    err_msg: msgspec.Raw = msgspec.Raw()
-    error_code: msgspec.Raw = msgspec.Raw()
-    category: msgspec.Raw = msgspec.Raw()
-    message: msgspec.Raw = msgspec.Raw()
-    error: msgspec.Raw = msgspec.Raw()
-
-
-class _Results(msgspec.Struct):
-    channels: msgspec.Raw = msgspec.Raw()
-
-
-_SMALL = tuple(name for name in _Top.__struct_fields__ if name != "results")
-_decode_top = msgspec.json.Decoder(_Top).decode
-_decode_results = msgspec.json.Decoder(_Results).decode
 _decode = msgspec.json.Decoder().decode
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def load_json(body: bytes | msgspec.Raw) -> Any:
@@ -117,7 +96,7 @@ def identify(callback: Callback, *, receiver: str) -> Label:
     sends no delivery id (docs/callback), so the key has to come from the content.
     """
     shape = _shape(callback)
-    digest = sha256(callback.body).digest()[:16]
+    digest = _digest(callback.body)
 
     def label(*parts: str | bytes, lane: str | None = None, weak: bool = False) -> Label:
         return Label(shape.kind, shape.request_id, _key(receiver, *parts), lane, digest, weak)
@@ -195,10 +174,13 @@ def _is_failure(seen: Mapping[str, Any]) -> bool:
 def find_request_id(seen: Mapping[str, Any]) -> str | None:
     """The id that a body carries, wherever its kind keeps it, if it is one that counts."""
     metadata = seen.get("metadata")
-    inner = metadata if isinstance(metadata, dict) else {}
+    inner: Mapping[str, Any] = metadata if isinstance(metadata, dict) else {}
     nested = inner.get("metadata")  # as the SDK types /v1/read
-    candidates = (inner, seen, nested if isinstance(nested, dict) else {})
-    return next((id_ for place in candidates if (id_ := _usable(place.get("request_id")))), None)
+    return (
+        _usable(inner.get("request_id"))
+        or _usable(seen.get("request_id"))
+        or _usable(nested.get("request_id") if isinstance(nested, dict) else None)
+    )
 
 
 def _usable(request_id: object) -> str | None:
@@ -208,40 +190,61 @@ def _usable(request_id: object) -> str | None:
 
 
 def _glance(body: bytes) -> Mapping[str, Any]:
-    """Decode what identity needs and no more (83 µs of a millisecond at 140 KB).
+    """Decode what identity needs and no more (83 µs of a millisecond at 140 KB); of the rest only the names are told.
 
     Raises: ValueError if the body is no JSON object.
     """
     try:
-        top = _decode_top(body)
+        seen = _decoded(body, "type", "request_id")
     except (ValueError, RecursionError):
-        seen = load_json(body)
-        if not isinstance(seen, dict):
+        whole = load_json(body)
+        if not isinstance(whole, dict):
             raise ValueError("not a JSON object") from None
-        return seen
-    seen = {name: load_json(raw) for name in _SMALL if (raw := getattr(top, name))}
-    if top.results:
-        seen["results"] = _glance_results(top.results)
+        return whole
+    if "metadata" in seen:
+        seen["metadata"] = _glance_into(seen["metadata"], "request_id", "metadata")
+    if "results" in seen:
+        seen["results"] = _glance_into(seen["results"])
     return seen
 
 
-def _glance_results(raw: msgspec.Raw) -> Any:
+def _glance_into(raw: msgspec.Raw, *names: str) -> Any:
     try:
-        results = _decode_results(raw)
+        seen = _decoded(raw, *names)
     except (ValueError, RecursionError):
         return load_json(raw)
-    if not results.channels:
-        return {}
-    return {"channels": [] if bytes(memoryview(results.channels)[:1]) == b"[" else None}
+    if "channels" in seen:
+        seen["channels"] = [] if memoryview(seen["channels"])[0] == ord("[") else None
+    return seen
+
+
+def _decoded(raw: bytes | msgspec.Raw, *names: str) -> dict[str, Any]:
+    """The fields of an object, those of these names decoded."""
+    fields: dict[str, Any] = _fields(raw)
+    for name in names:
+        if name in fields:
+            fields[name] = load_json(fields[name])
+    return fields
+
+
+def _digest(body: bytes) -> bytes:
+    """A short digest of a body.
+
+    In slices: from 2,048 bytes on hashlib lets go of the interpreter, and while a batch is being written it
+    costs more to have it back than to hash a few kilobytes.
+    """
+    if len(body) > IN_SLICES:
+        return sha256(body).digest()[:16]
+    taken, view = sha256(), memoryview(body)
+    for start in range(0, len(body), 2047):
+        taken.update(view[start : start + 2047])
+    return taken.digest()[:16]
 
 
 def _key(receiver: str, *parts: str | bytes) -> str:
     """A digest over length-prefixed parts, so that no body can make another's key."""
-    taken = sha256()
-    for part in (receiver, *parts):
-        data = part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass")
-        taken.update(len(data).to_bytes(8, "big") + data)
-    return taken.hexdigest()[:32]
+    data = [part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass") for part in (receiver, *parts)]
+    return sha256(b"".join([len(part).to_bytes(8, "big") + part for part in data])).hexdigest()[:32]
 
 
 def _fresh() -> tuple[str, bytes]:

@@ -9,9 +9,10 @@ that each store may measure them by the clock it trusts.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol, get_args
+
+import msgspec
 
 from ..core.callbacks import Callback
 
@@ -20,8 +21,7 @@ STATES: tuple[State, ...] = get_args(State)
 Outcome = Literal["stored", "duplicate", "conflict"]
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True):
     """What a handler may know about an event beyond the event itself."""
 
     key: str  # equal for every attempt: an idempotency key
@@ -35,8 +35,7 @@ class Delivery:
     replayed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(msgspec.Struct, frozen=True):
     """How far one handler has come with one callback."""
 
     attempts: int = 0  # that ended
@@ -44,8 +43,7 @@ class Mark:
     buried: str | None = None  # why it was given up
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """A callback in the inbox, less its body."""
 
     id: int
@@ -61,14 +59,13 @@ class Entry:
     query: str
     headers: Mapping[str, str]
     context: Mapping[str, Any]
-    marks: Mapping[str, Mark] = field(default_factory=dict)  # by handler
+    marks: Mapping[str, Mark] = {}  # by handler
     crashes: int = 0  # leases lost with their process since a run last ended
     error: str | None = None
     replayed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(msgspec.Struct, frozen=True):
     """What became of a callback that was put."""
 
     outcome: Outcome
@@ -79,8 +76,7 @@ class Stored:
     late: bool = False  # equal bytes came before, but over ten minutes ago: taken as new
 
 
-@dataclass(frozen=True, slots=True)
-class Erased:
+class Erased(msgspec.Struct, frozen=True):
     """What an erasure reached, and what it could not."""
 
     rows: int
