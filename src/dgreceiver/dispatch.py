@@ -50,6 +50,8 @@ class Dispatcher:
         concurrency: int,
         emit: Hook,
         roll: Callable[[], float],
+        patience: float = PATIENCE,
+        room: int = ROOM,
     ) -> None:
         self._inbox = inbox
         self._handlers = handlers
@@ -57,6 +59,8 @@ class Dispatcher:
         self._concurrency = concurrency
         self._emit = emit
         self._roll = roll
+        self._patience = patience
+        self._room = room
         self._threads = Threads()
         self._ready: deque[tuple[Entry, bytes]] = deque()
         self._fragile: deque[tuple[Entry, bytes]] = deque()  # lost with their process too often: one at a time
@@ -71,7 +75,7 @@ class Dispatcher:
     async def run(self) -> None:
         """Claim and run until cancelled."""
         while True:
-            await self._until(lambda: len(self._running) < self._concurrency and self._held < ROOM)
+            await self._until(lambda: len(self._running) < self._concurrency and self._held < self._room)
             await self._claim()
             while self._fragile:
                 await self._until(lambda: not self._running)
@@ -82,7 +86,7 @@ class Dispatcher:
         """Let the running handlers end, for a while; what did not is given back by the inbox."""
         self._ready.clear()
         if self._running:
-            await asyncio.wait(self._running, timeout=PATIENCE)
+            await asyncio.wait(self._running, timeout=self._patience)
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, *self._endings, return_exceptions=True)
@@ -95,7 +99,7 @@ class Dispatcher:
         limit = free + min(self._ended, MOST_AHEAD)  # what has been quick of late may be claimed ahead
         self._ended = 0
         skip = self._too_busy()
-        claim = asyncio.ensure_future(self._inbox.claim(limit, room=ROOM - self._held, skip=skip))
+        claim = asyncio.ensure_future(self._inbox.claim(limit, room=self._room - self._held, skip=skip))
         claim.add_done_callback(self._take)
         try:
             await asyncio.wait([claim], timeout=LOOK_AGAIN if skip else None)

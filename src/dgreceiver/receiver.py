@@ -249,7 +249,7 @@ class Receiver(TakesHandlers):
 
         Raises: SetupError unless exactly one of both is given.
         """
-        async with self._opened() as inbox:
+        async with self.opened() as inbox:
             return await inbox.replay(key=key, state=state)
 
     async def erase(self, *, request_id: str | None = None, job: str | None = None) -> Erased:
@@ -259,11 +259,11 @@ class Receiver(TakesHandlers):
 
         Raises: SetupError unless exactly one of both is given.
         """
-        async with self._opened() as inbox:
+        async with self.opened() as inbox:
             return await inbox.erase(request_id=request_id, job=job)
 
     @asynccontextmanager
-    async def _opened(self) -> AsyncIterator[Inbox]:
+    async def opened(self) -> AsyncIterator[Inbox]:
         """The inbox of the running receiver, or one opened for the occasion."""
         if self._running is not None:
             yield self._running.inbox

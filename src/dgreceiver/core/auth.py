@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from hashlib import sha256
 from hmac import compare_digest
@@ -14,10 +13,11 @@ from typing import Any
 
 import msgspec
 from itsdangerous import URLSafeSerializer, want_bytes
+from msgspec.structs import replace
 
+from ..errors import SetupError
 from .callbacks import LONGEST_ID, load_json
 from .retry import seconds
-from ..errors import SetupError
 
 Headers = Iterable[tuple[bytes, bytes]]  # as ASGI has them: lower-case names
 
@@ -27,14 +27,13 @@ _LONGEST_HEADER = 8192
 _MASK = b"***"
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(msgspec.Struct, frozen=True):
     """Who was let in, by what. `expired`: the signature is ours, its time is over."""
 
     by: int  # number of the candidate, from the left, from 1
     name: str
     job: str | None = None
-    context: Mapping[str, Any] = field(default_factory=dict)
+    context: Mapping[str, Any] = {}
     expired: bool = False
 
 
@@ -470,18 +469,18 @@ def _values_within(body: bytes, at: int, names: re.Pattern[bytes]) -> Generator[
     string = key = None  # the token before this one, if it is a string; the key before it, if it is a colon
     tokens = _TOKEN.finditer(body, at)
     for token in tokens:
-        mark = token[2]
-        if mark == b":" and string and is_below[-1] and names.fullmatch(string):
-            start, end, token = _skip_value(token, tokens)
-            mark = token[2]
+        last = token
+        if token[2] == b":" and string and is_below[-1] and names.fullmatch(string):
+            start, end, last = _skip_value(token, tokens)
             if start < end:
                 yield start, end
+        mark = last[2]
         if mark in (b"{", b"["):
             is_below.append(mark == b"{" and key is not None and _EXTRA_KEY.fullmatch(key) is not None)
         elif mark in (b"}", b"]"):
             is_below.pop()
         if not is_below:
-            return token.end()
+            return last.end()
         key, string = (string if mark == b":" else None), token[1]
     return len(body)
 

@@ -8,9 +8,9 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 from urllib.parse import SplitResult, quote, urlsplit
 
+from ..errors import SetupError
 from .auth import Auth, BasicAuth, NoAuth, SignedAuth
 from .retry import seconds
-from ..errors import SetupError
 
 # Source: https://developers.deepgram.com/docs/callback
 SCHEMES = ("http", "https", "ws", "wss")

@@ -136,7 +136,7 @@ class Inbox(Protocol):
         After the first, no more than fit into `room` bytes. Nothing of the kinds in `skip`; of a lane
         only its first unfinished callback. One process at a
         time is given any (the owner); when it ends, another takes over and its leases count as crashes.
-        Empty when the inbox closes.
+        Empty when the inbox closes. Whoever is cancelled here leaves nothing leased.
         """
 
     async def settle(self, entry: Entry, state: Literal["done", "unhandled"], marks: Mapping[str, Mark]) -> None:

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
+from threading import local
 
 if sys.version_info >= (3, 14):
-    from compression.zstd import compress, decompress
-
-    _compress = partial(compress, level=1)
+    from compression.zstd import ZstdCompressor, decompress
 else:
-    from zstandard import compress, decompress
+    from zstandard import ZstdCompressor, decompress
 
-    _compress = partial(compress, level=1)
+SMALLEST = 64  # bytes below which there is nothing to gain
+
+
+class _Compressors(local):
+    """One for each thread that writes: it is not made for two at once, and dear to make for each body."""
+
+    def __init__(self) -> None:
+        self.one = ZstdCompressor(level=1)
+
+
+_compressors = _Compressors()
 
 
 def pack(body: bytes, *, audio: bool) -> tuple[bool, bytes]:
     """Say whether the bytes are packed, and give them. Audio hardly shrinks and stays as it is."""
-    if audio or len(body) < 64:
+    if audio or len(body) < SMALLEST:
         return False, body
     packed = _compress(body)
     return (True, packed) if len(packed) < len(body) else (False, body)
@@ -25,3 +33,9 @@ def pack(body: bytes, *, audio: bool) -> tuple[bool, bytes]:
 
 def unpack(packed: bool, data: bytes) -> bytes:
     return decompress(data) if packed else data
+
+
+def _compress(body: bytes) -> bytes:
+    if sys.version_info >= (3, 14):
+        return _compressors.one.compress(body, ZstdCompressor.FLUSH_FRAME)
+    return _compressors.one.compress(body)

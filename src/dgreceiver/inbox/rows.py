@@ -82,16 +82,26 @@ def insert(
     have it back (0.5 ms against 1.6 ms for 64 rows, and far worse beside a busy thread).
     """
     placeholder = "?" if connection.dialect.paramstyle == "qmark" else "%s"
-    inserted, done = 0, 0
-    while done < len(rows):
-        size = min(ONCE, 1 << (len(rows) - done).bit_length() - 1)  # powers of two: few statements to prepare
-        values = tuple(chain.from_iterable(rows[done : done + size]))
-        inserted += connection.exec_driver_sql(_insert_sql(table, size, placeholder, unless_known), values).rowcount
-        done += size
+    inserted = 0
+    for start in range(0, len(rows), ONCE):
+        some = rows[start : start + ONCE]
+        sql = _insert_sql(table, len(some), placeholder, unless_known)
+        inserted += run(connection, sql, tuple(chain.from_iterable(some)))
     return inserted
 
 
-@lru_cache(maxsize=64)
+def run(connection: Connection, sql: str, values: Sequence[Any] = ()) -> int:
+    """Run a statement of every batch on the driver itself (a tenth of the cost); how many rows it touched.
+
+    Raises: what the driver raises, by the names of PEP 249.
+    """
+    cursor = connection.connection.cursor()
+    cursor.execute(sql, values)
+    cursor.close()
+    return int(cursor.rowcount)
+
+
+@lru_cache(maxsize=256)
 def _insert_sql(table: Table, rows: int, placeholder: str, unless_known: str | None) -> str:
     one = "(" + ", ".join([placeholder] * len(table.columns)) + ")"
     names = ", ".join(column.name for column in table.columns)

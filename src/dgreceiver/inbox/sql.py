@@ -18,8 +18,9 @@ from ..errors import InboxError, SetupError
 from ..facts import DispatchTaken, Fact, Hook, InboxFailed
 from . import upkeep
 from .contract import Entry, Erased, Mark, State, Stored, Upload
-from .store import Call, Claim, End, Part, Place, Put, Store, Upkeep, explain
+from .store import Call, Claim, End, Part, Place, Put, Store, Upkeep, Withdraw, explain
 from .tables import callbacks, parts
+from .upkeep import is_used
 from .writer import Job, Writer
 
 IN_THREAD = 256 * 1024  # bytes from which a body is identified by the writer's thread
@@ -86,7 +87,13 @@ class SqlInbox:
         return stored
 
     async def claim(self, limit: int, *, room: int, skip: Collection[str] = ()) -> Sequence[tuple[Entry, bytes]]:
-        claimed: Sequence[tuple[Entry, bytes]] = await self._do(Claim(limit, room, skip))
+        claim = Claim(limit, room, skip)
+        try:
+            claimed: Sequence[tuple[Entry, bytes]] = await self._do(claim)
+        except asyncio.CancelledError:
+            if self._writer is not None:
+                self._writer.tell(Withdraw(claim))
+            raise
         return claimed
 
     async def settle(self, entry: Entry, state: Literal["done", "unhandled"], marks: Mapping[str, Mark]) -> None:
@@ -181,7 +188,7 @@ class SqlUpload:
     async def discard(self) -> None:
         with suppress(InboxError):  # it is swept later
             await self._do(
-                Call(lambda connection: connection.execute(delete(parts).where(parts.c.upload == self.name)))
+                Call(lambda connection: connection.execute(delete(parts).where(parts.c.upload == self.name, ~is_used)))
             )
 
 

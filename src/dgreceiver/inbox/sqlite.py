@@ -34,6 +34,8 @@ PRAGMAS = (
     "synchronous = FULL",  # NORMAL would answer before the disk has it
     "secure_delete = ON",  # erased is overwritten
     f"journal_size_limit = {LOG_LIMIT}",
+    f"wal_autocheckpoint = {LOG_LIMIT // 4096}",  # pages: those of the indexes are copied once for many commits
+    "cache_size = -16384",  # KiB: the indexes of unsorted keys
     "busy_timeout = 5000",  # for tools that do not know our lock
 )
 
@@ -58,8 +60,7 @@ class SqliteFile:
         self.write = FileLock(self._path.with_name(f"{self._path.name}.write"))
         self._owner = FileLock(self._path.with_name(owner))
         self._engine = _engine(f"sqlite:///{self._path}", poolclass=NullPool)
-        with self.write:
-            self._prepare()
+        self._prepare()
         emit(InboxOpened(str(self._path), caveat(self._path)))
 
     def connect(self) -> Connection:
@@ -87,13 +88,21 @@ class SqliteFile:
 
     def _prepare(self) -> None:
         try:
-            version = self._version()
-            self._path.touch(mode=0o600)
-            if version != REVISIONS[-1]:
-                with closing(self.connect()) as connection:
-                    migrate(connection, self.begin)
+            with self.write:
+                self._bring_up_to_date()
         except (sqlite3.Error, SQLAlchemyError, OSError) as error:
+            self.close()
             raise SetupError(f"cannot open the inbox {self._path}: {error}") from error
+        except SetupError:
+            self.close()
+            raise
+
+    def _bring_up_to_date(self) -> None:
+        version = self._version()
+        self._path.touch(mode=0o600)
+        if version != REVISIONS[-1]:
+            with closing(self.connect()) as connection:
+                migrate(connection, self.begin)
 
     def _version(self) -> str | None:
         """The schema's revision; None for a file that is yet to be made. Changes nothing."""
@@ -189,7 +198,10 @@ def _file_system(path: Path) -> str | None:
 def _engine(url: str, *, poolclass: Any) -> Engine:
     """An engine without transactions of its own: the store begins and commits them by name."""
     engine = create_engine(
-        url, poolclass=poolclass, isolation_level="AUTOCOMMIT", connect_args={"check_same_thread": False}
+        url,
+        poolclass=poolclass,
+        isolation_level="AUTOCOMMIT",
+        connect_args={"check_same_thread": False, "cached_statements": 512},
     )
 
     @event.listens_for(engine, "connect")

@@ -12,21 +12,21 @@ from uuid import uuid4
 
 from msgspec.structs import replace
 from sqlalchemy import Connection, bindparam, delete, func, select, text, update
-from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, ProgrammingError, SQLAlchemyError
 
 from ..core.callbacks import Callback, Label, identify
 from ..errors import InboxError
 from .contract import Entry, Mark, State, Stored
 from .packing import pack
-from .rows import ENTRY, advance, as_json, entry_of, insert, marks_as_json, read_body, read_upload
+from .rows import ENTRY, advance, as_json, entry_of, insert, marks_as_json, read_body, read_upload, run
 from .tables import WAITING, bodies, callbacks, parts
 from .writer import POLL, Job
 
 WEAK_FOR = 600.0  # seconds in which equal bytes are a retry
 
 # One job's own fault; the rest of its batch may go on. Of anything else, SQLITE_FULL among it,
-# nobody knows what the transaction still holds.
-ITS_OWN_FAULT = (IntegrityError, DataError, InterfaceError, ProgrammingError, UnicodeError, OverflowError)
+# nobody knows what the transaction still holds. Names, for the driver's own errors and for SQLAlchemy's.
+# Source: PEP 249
+ITS_OWN_FAULT = {"IntegrityError", "DataError", "InterfaceError", "ProgrammingError"}
 
 _c = callbacks.c
 _Work = Callable[[Connection, Sequence[Job]], None]
@@ -136,6 +136,13 @@ class Claim(Job):
 
 
 @dataclass(slots=True, eq=False)
+class Withdraw(Job):
+    """Let a claim go whose caller was cancelled."""
+
+    claim: Claim
+
+
+@dataclass(slots=True, eq=False)
 class Call(Job):
     """Something rarer, in a transaction of its own."""
 
@@ -223,20 +230,20 @@ class Store:
     def transact(self, jobs: Sequence[Job]) -> Sequence[Job]:
         finished: list[Job] = []
         batch: list[Job] = []
+        rarer: list[Job] = []
         for job in jobs:
             if isinstance(job, Claim):
                 finished += self._await(job)
-            elif isinstance(job, Call):
-                self._attempt([job], _call)
-                finished.append(job)
-            elif isinstance(job, Upkeep):
-                self._maintain(job)
-                finished.append(job)
+            elif isinstance(job, Withdraw):
+                self._withdraw(job.claim)
             else:
-                batch.append(job)
-        if batch or self._is_due():
-            self._attempt(batch, self._write)
-        finished += batch
+                (rarer if isinstance(job, Call | Upkeep) else batch).append(job)
+        writable = self._admit(batch)
+        if writable or self._astray or self._is_due():
+            self._attempt(writable, self._write)
+        for job in rarer:  # they see what was put before them
+            self._do_alone(job)
+        finished += batch + rarer
         if self._claim and self._claim.result:
             finished += self._await(None)
         return finished
@@ -263,20 +270,26 @@ class Store:
         before.result = before.result or []
         return [before]
 
+    def _withdraw(self, claim: Claim) -> None:
+        """End a claim that nobody waits for any more; what it was given all the same waits again."""
+        if self._claim is claim:
+            self._claim = None
+        elif claim.result:
+            self._out.difference_update(entry.id for entry, _ in claim.result)
+            self._attempt([], lambda connection, _: self._recover(connection))
+
     # --- transactions ---
 
     def _attempt(self, jobs: Sequence[Job], work: _Work) -> None:
         """Do the jobs in one transaction; one by one if one of them is such that it cannot be written."""
         try:
             self._run(jobs, work)
-        except ITS_OWN_FAULT as error:
-            if len(jobs) > 1:
+        except Exception as error:  # of whatever the driver raises, all in the batch must hear
+            if len(jobs) > 1 and _is_its_own_fault(error):
                 for job in jobs:
                     self._attempt([job], work)
             else:
                 self._fail(jobs, error)
-        except Exception as error:  # of whatever the driver raises, all in the batch must hear
-            self._fail(jobs, error)
 
     def _run(self, jobs: Sequence[Job], work: _Work) -> None:
         try:
@@ -294,15 +307,15 @@ class Store:
 
     def _transact(self, jobs: Sequence[Job], work: _Work) -> None:
         connection = self._connect()
-        connection.exec_driver_sql(self._place.begin)
+        run(connection, self._place.begin)
         try:
             if self._astray:
                 self._recover(connection)
             work(connection, jobs)
-            connection.exec_driver_sql("COMMIT")
+            run(connection, "COMMIT")
         except Exception:
-            with suppress(SQLAlchemyError):  # the database may have rolled back by itself
-                connection.exec_driver_sql("ROLLBACK")
+            with suppress(Exception):  # the database may have rolled back by itself
+                run(connection, "ROLLBACK")
             raise
 
     def _connect(self) -> Connection:
@@ -313,7 +326,7 @@ class Store:
     def _close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            with self._place.write, suppress(SQLAlchemyError):  # it is given up in any case
+            with suppress(Exception), self._place.write:  # it is given up in any case
                 connection.close()
 
     def _fail(self, jobs: Sequence[Job], error: Exception) -> None:
@@ -328,22 +341,37 @@ class Store:
         puts = [job for job in jobs if isinstance(job, Put)]
         uploaded = [job for job in jobs if isinstance(job, Part)]
         ends = [job for job in jobs if isinstance(job, End)]
-        if puts or uploaded:
-            self._place.check_room()
         if uploaded:
             insert(connection, parts, [(p.upload, p.n, now, *pack(p.data, audio=p.audio)) for p in uploaded])
         if puts:
             self._put(connection, puts, now)
         if ends:
             self._end(connection, ends, now)
-        if self._claim and self._owns:
+        if self._claim and self._owns and not self._claim.result:
             self._lease(connection, self._claim, now)
+
+    def _admit(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        """The jobs, less those that bring something new if there is no room for it."""
+        new = [job for job in jobs if not isinstance(job, End)]
+        try:
+            if new:
+                self._place.check_room()
+        except Exception as error:  # who brought something hears of whatever it was; what ends goes on
+            self._fail(new, error)
+            return [job for job in jobs if isinstance(job, End)]
+        return jobs
+
+    def _do_alone(self, job: Job) -> None:
+        if isinstance(job, Upkeep):
+            self._maintain(job)
+        else:
+            self._attempt([job], _call)
 
     def _maintain(self, job: Upkeep) -> None:
         try:
             with self._place.write:
                 job.result = job.work(self._place, self._connect())
-        except SQLAlchemyError as error:
+        except Exception as error:  # the driver's own errors too
             self._close()
             self._fail([job], error)
 
@@ -386,7 +414,7 @@ class Store:
             if row.id == new.id:
                 continue
             if row.digest == new.label.digest or row.state == "erased" or not self._conflicts(connection, new, now):
-                new.put.result = replace(new.put.result, outcome="duplicate")
+                new.put.result = replace(new.put.result, outcome="duplicate", late=False)
                 connection.execute(delete(parts).where(parts.c.upload == new.put.upload))
 
     def _conflicts(self, connection: Connection, new: _New, now: float) -> bool:
@@ -446,7 +474,7 @@ class Store:
         try:
             with self._place.write:
                 self._next_due = self._connect().execute(_NEXT_DUE, self._wanted(self._claim)).scalar()
-        except SQLAlchemyError as error:
+        except Exception as error:  # whatever it was, the claim goes on waiting
             self._next_due = None
             self._close()
             self._fail([], error)
@@ -454,8 +482,6 @@ class Store:
 
     def _take_over(self) -> bool:
         """Become the owner, if nobody is: what another left leased waits again, and counts as a crash."""
-        if not self._place.own():
-            return False
         recovered = 0
 
         def take(connection: Connection, jobs: Sequence[Job]) -> None:
@@ -465,6 +491,8 @@ class Store:
             connection.execute(_CLIP_WAITS, values)
 
         try:
+            if not self._place.own():
+                return False
             self._run([], take)
         except Exception as error:  # whatever it was, the claim goes on waiting
             self._fail([], error)
@@ -517,6 +545,10 @@ class Store:
         mine = connection.execute(_LEASED_BY, {"incarnation": self._incarnation}).scalars()
         astray = [id_ for id_ in mine if id_ not in self._out]
         connection.execute(_GIVE_BACK, {"ids": astray, "now": self._clock()})
+
+
+def _is_its_own_fault(error: Exception) -> bool:
+    return isinstance(error, UnicodeError | OverflowError) or type(error).__name__ in ITS_OWN_FAULT
 
 
 def _call(connection: Connection, jobs: Sequence[Job]) -> None:

@@ -20,6 +20,11 @@ _has_body = or_(
     exists().where(bodies.c.id == _c.id),
     exists().where(parts.c.upload == _c.upload),
 )
+is_used = exists().where(_c.upload == parts.c.upload)  # of a part: a callback has it
+_earlier = callbacks.alias()
+_behind_another = exists().where(
+    _earlier.c.lane == _c.lane, _earlier.c.n < _c.n, _earlier.c.state.in_(["waiting", "leased"])
+)
 
 
 def get(connection: Connection, receiver: str, key: str) -> tuple[Entry, bytes] | None:
@@ -66,7 +71,7 @@ def _begin_again(connection: Connection, entries: Sequence[Entry], now: float) -
         connection.execute(update(callbacks).where(_c.id.in_(ids)).values(**values, marks=marks))
     names = {entry.lane for entry in entries if entry.lane}
     if names:  # behind what is unfinished before it, before what is unfinished behind it
-        connection.execute(update(callbacks).where(text(WAITING), _c.lane.in_(names)).values(due=None))
+        connection.execute(update(callbacks).where(text(WAITING), _c.lane.in_(names), _behind_another).values(due=None))
         advance(connection, names, now)
 
 
@@ -136,8 +141,7 @@ def purge_rows(connection: Connection, receiver: str, before: float) -> int:
 
 def sweep(connection: Connection, now: float, before: float) -> int:
     """Drop the parts of uploads that were cut off, and the lanes that nothing stands in any more."""
-    used = exists().where(_c.upload == parts.c.upload)
-    swept = connection.execute(delete(parts).where(parts.c.stored <= now - SWEEP_AFTER, ~used)).rowcount
+    swept = connection.execute(delete(parts).where(parts.c.stored <= now - SWEEP_AFTER, ~is_used)).rowcount
     standing = exists().where(_c.lane == lanes.c.lane)
     connection.execute(delete(lanes).where(lanes.c.changed <= before, ~standing))
     return swept

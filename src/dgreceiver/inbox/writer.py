@@ -74,6 +74,10 @@ class Writer:
         self._queue.put(job)
         return await job.future
 
+    def tell(self, job: Job) -> None:
+        """Have something done that nobody waits for."""
+        self._queue.put(job)
+
     async def stop(self) -> None:
         """Do what waits, then end the thread."""
         if self._ended is not None:

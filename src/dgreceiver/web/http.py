@@ -11,7 +11,6 @@ from starlette.types import Receive, Scope, Send
 
 from ..errors import DgreceiverError, Disconnected, InboxError, MethodNotAllowed, Refused
 from ..facts import CallbackRefused, Hook
-from ..inbox.contract import Stored
 from .intake import Arrival, Intake, Read
 from .refusals import Refusal, Refusals
 
@@ -36,17 +35,15 @@ class HttpDoor:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            stored = await self._take(scope, receive)
+            if scope["method"] not in ("POST", "PUT"):
+                raise MethodNotAllowed(f"{scope['method']} is no way to call back; Deepgram sends POST or PUT")
+            query = scope["query_string"].decode("latin-1")
+            arrival = Arrival(scope["headers"], path_below(scope), query, _reader(receive))
+            stored = await self._intake.take(arrival)
         except (Refused, InboxError) as error:
             await self._refuse(scope, send, error)
         else:
             await answer(send, 200, {"status": stored.outcome, "request_id": stored.request_id})
-
-    async def _take(self, scope: Scope, receive: Receive) -> Stored:
-        if scope["method"] not in ("POST", "PUT"):
-            raise MethodNotAllowed(f"{scope['method']} is no way to call back; Deepgram sends POST or PUT")
-        query = scope["query_string"].decode("latin-1")
-        return await self._intake.take(Arrival(scope["headers"], path_below(scope), query, _reader(receive)))
 
     async def _refuse(self, scope: Scope, send: Send, error: DgreceiverError) -> None:
         status, peer = error.status, (scope.get("client") or (None,))[0]

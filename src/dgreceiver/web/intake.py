@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+import msgspec
 
 from ..core.auth import Admission, Auth
 from ..core.callbacks import Callback, is_audio_type
@@ -15,6 +16,7 @@ from ..errors import Empty, Encoded, SetupError, TooLarge, TooSlow, Unauthorized
 from ..facts import CallbackStored, Hook, URLReused, WeakIdentity
 from ..inbox.contract import Inbox, Stored, Upload
 from .room import Lease, Room
+from .watch import Watch
 
 MIB = 1024 * 1024
 PART = MIB  # bytes from which a body is stored in parts as it comes
@@ -51,8 +53,7 @@ class Limits:
             seconds(getattr(self, name), name)
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(msgspec.Struct, frozen=True):
     """A request as a door hands it over.
 
     `read` gives the next piece of the body and whether there are more; it raises Disconnected if the sender left.
@@ -64,8 +65,7 @@ class Arrival:
     read: Read
 
 
-@dataclass(frozen=True, slots=True)
-class _Head:
+class _Head(msgspec.Struct, frozen=True):
     """What the headers say of the body, and which of them are stored."""
 
     kept: Mapping[str, str]
@@ -81,8 +81,9 @@ class Intake:
         self._inbox = inbox
         self._auth = auth
         self._limits = limits
-        self._body_seconds = seconds(limits.body_seconds, "body_seconds")
-        self._stall_seconds = seconds(limits.stall_seconds, "stall_seconds")
+        self._watch = Watch(
+            stall=seconds(limits.stall_seconds, "stall_seconds"), whole=seconds(limits.body_seconds, "body_seconds")
+        )
         self._emit = emit
         self._now = now
         self._room = Room(limits.in_flight)
@@ -125,19 +126,17 @@ class Intake:
 
     async def _read(self, read: Read, head: _Head, limit: int, lease: Lease) -> tuple[bytes, Upload | None]:
         """Read a body, bounded in bytes and seconds; what is long goes into the inbox as it comes."""
+        deadline = self._watch.deadline()
+        piece, more = await self._next(read, deadline)
+        if piece and not more and len(piece) <= min(limit, lease.size):
+            return piece, None  # the usual body, whole at once
         body = _Body(None if self._auth.reads_body else self._inbox, audio=head.is_audio)
-        size, more = 0, True
-        deadline = asyncio.get_running_loop().time() + self._body_seconds
         try:
+            await self._grow(body, piece, limit, lease)
             while more:
-                piece, more = await self._in_time(read, deadline)
-                size += len(piece)
-                if size > limit:
-                    raise TooLarge(f"the body is over the limit of {limit} bytes; see Limits")
-                if size > lease.size:
-                    await lease.grow(PART)
-                await body.add(piece)
-            if size == 0 and not head.is_audio and not _is_deepgrams(head):
+                piece, more = await self._next(read, deadline)
+                await self._grow(body, piece, limit, lease)
+            if body.size == 0 and not head.is_audio and not _is_deepgrams(head):
                 raise Empty(
                     "empty body; something before us read or redirected it: a body parser, a 301/307, or a proxy limit"
                 )
@@ -146,11 +145,17 @@ class Intake:
             await body.discard()
             raise
 
-    async def _in_time(self, read: Read, deadline: float) -> tuple[bytes, bool]:
-        stalled = asyncio.get_running_loop().time() + self._stall_seconds
+    async def _grow(self, body: _Body, piece: bytes, limit: int, lease: Lease) -> None:
+        size = body.size + len(piece)
+        if size > limit:
+            raise TooLarge(f"the body is over the limit of {limit} bytes; see Limits")
+        if size > lease.size:
+            await lease.grow(max(PART, size - lease.size))
+        await body.add(piece)
+
+    async def _next(self, read: Read, deadline: float) -> tuple[bytes, bool]:
         try:
-            async with asyncio.timeout_at(min(deadline, stalled)):
-                return await read()
+            return await self._watch.over(read, deadline)
         except TimeoutError:
             raise TooSlow("the body stalled, or took too long in all; see Limits") from None
 
@@ -164,7 +169,7 @@ class Intake:
         self, arrival: Arrival, head: _Head, body: bytes, received_at: datetime, admission: Admission
     ) -> Callback:
         return Callback(
-            body=self._auth.redact(body),
+            body=self._auth.redact(body) if self._auth.reads_body else body,
             headers=head.kept,
             path=arrival.path,
             query=arrival.query,
@@ -201,10 +206,12 @@ class _Body:
         self._pieces: list[bytes] = []
         self._held = 0
         self._upload: Upload | None = None
+        self.size = 0
 
     async def add(self, piece: bytes) -> None:
         self._pieces.append(piece)
         self._held += len(piece)
+        self.size += len(piece)
         if self._held > PART and self._inbox is not None:
             self._upload = self._upload or self._inbox.upload(audio=self._audio)
             await self._upload.write(self._taken())

@@ -1,0 +1,232 @@
+"""uvicorn with settings under which no callback is lost, no secret is logged and no stranger stays for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import chain
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import HANDLED_SIGNALS, ServerState
+
+from .errors import SetupError
+from .receiver import Receiver
+from .web.http import answer
+
+HEAD_SECONDS = 10.0  # for the head of a request, and for a body that nobody waits for any more
+HEAD_BYTES = 64 * 1024
+PATIENCE = 10  # seconds that requests have to end when we stop; who is cut off was not acknowledged
+LONGEST_PATH = 200  # characters of a path that are logged
+
+_STARTS = ("http.response.start", "websocket.http.response.start")
+_REFUSALS = {
+    408: b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+    431: b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+}
+
+logger = logging.getLogger("dgreceiver")
+access = logging.getLogger("dgreceiver.access")
+
+
+def serve(receiver: Receiver, *, host: str, port: int) -> None:
+    """Serve a receiver until SIGTERM or SIGINT.
+
+    Raises: SetupError if the address cannot be listened on, or the inbox not be opened.
+    """
+    with listen(host, port) as door:
+        Server(receiver).run(sockets=[door])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the door; whoever comes before the receiver has started waits.
+
+    Raises: SetupError if the address is taken, not ours, or not allowed.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise SetupError(
+            f"cannot listen on {_address(host, port)}: {error.strerror}; "
+            "end what listens there, or choose another --host or --port"
+        ) from None
+
+
+class Server(uvicorn.Server):
+    """Runs a receiver and the door to it.
+
+    The receiver starts before the door is opened and stops after it has closed, so its lifespan is not uvicorn's to
+    run: what cannot start raises.
+    """
+
+    def __init__(self, receiver: Receiver, *, head_seconds: float = HEAD_SECONDS) -> None:
+        self._receiver = receiver
+        super().__init__(
+            uvicorn.Config(
+                _with_access_log(_with_probes(receiver, self._is_ready)),
+                http=partial(_Protocol, head_seconds=head_seconds),  # type: ignore[arg-type]  # it is only called
+                ws=_SocketProtocol,
+                ws_ping_interval=20.0,
+                ws_ping_timeout=None,  # a peer whose pong is late is alive, and the connection is its whole stream
+                ws_per_message_deflate=False,  # it costs more memory than all else of a socket
+                timeout_keep_alive=75,  # over the minute after which most proxies let go
+                timeout_graceful_shutdown=PATIENCE,
+                lifespan="off",
+                log_config=None,
+                log_level="warning",  # at INFO it writes the query of a WebSocket
+                access_log=False,
+                server_header=False,
+            )
+        )
+
+    def _is_ready(self) -> bool:
+        return self.started and not self.should_exit and not self._receiver.is_over
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        with self.capture_signals():
+            async with self._receiver.running():
+                await self._serve(sockets)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for door in sockets or ():
+            logger.info("receiving on http://%s", _address(*door.getsockname()[:2]))
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End in order; a second signal finds the system's own way of ending, which is at once."""
+        self.should_exit = True
+        for each in HANDLED_SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's protocol with bounds on all that is not the body: the receiver bounds that."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        head_seconds: float,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._head_seconds = head_seconds
+        self._deadline: asyncio.TimerHandle | None = None
+        self._since = 0  # bytes since the last head or piece of a body: an unfinished head, or trailers
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn has it so
+        super().connection_made(transport)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_watching()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._since += len(data)
+        super().data_received(data)
+        if self._since > HEAD_BYTES:
+            self._refuse(431)
+        self._watch()
+
+    def on_headers_complete(self) -> None:
+        self._since = 0
+        if len(self.url) + sum(map(len, chain.from_iterable(self.headers))) > HEAD_BYTES:
+            self._refuse(431)
+            raise ValueError("the head of the request is too large")  # ends the parser
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._since = 0
+        super().on_body(body)
+
+    def send_400_response(self, msg: str) -> None:
+        if not self.transport.is_closing():
+            super().send_400_response(msg)
+
+    def _watch(self) -> None:
+        """Let nobody take their time but for a request that is being answered, or a connection that is no longer ours.
+
+        uvicorn closes only what is silent after an answer; a byte is enough to keep it open.
+        """
+        is_idle = self.cycle is None or self.cycle.response_complete
+        if not is_idle or self.transport.get_protocol() is not self:
+            self._stop_watching()
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(self._head_seconds, self._refuse, 408)
+
+    def _stop_watching(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _refuse(self, status: int) -> None:
+        if not self.transport.is_closing():
+            access.info("- - %d %s", status, self.client[0] if self.client else "-")
+            self.transport.write(_REFUSALS[status])
+            self.transport.close()
+
+
+class _SocketProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's protocol, which takes a refusal for a handshake that was left open, and logs an error."""
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        self.handshake_complete = self.handshake_complete or self.close_sent
+
+
+def _with_probes(app: ASGIApp, is_ready: Callable[[], bool]) -> ASGIApp:
+    """Answer /livez and /readyz to whoever asks; a POST there is a callback as anywhere."""
+
+    async def probed(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("method") not in ("GET", "HEAD") or scope["path"] not in ("/livez", "/readyz"):
+            await app(scope, receive, send)
+        elif scope["path"] == "/livez" or is_ready():
+            await answer(send, 200, {"status": "ok"})
+        else:
+            await answer(send, 503, {"status": "stopping"})
+
+    return probed
+
+
+def _with_access_log(app: ASGIApp) -> ASGIApp:
+    """Log a line for each request: no query and no header, where credentials are."""
+
+    async def logged(scope: Scope, receive: Receive, send: Send) -> None:
+        begun, status = time.perf_counter(), 0
+
+        async def note(message: Message) -> None:
+            nonlocal status
+            if message["type"] in _STARTS:
+                status = message["status"]
+            await send(message)
+
+        try:
+            await app(scope, receive, note)
+        finally:
+            _log(scope, status, time.perf_counter() - begun)
+
+    return logged
+
+
+def _log(scope: Scope, status: int, seconds: float) -> None:
+    method = scope.get("method", "WEBSOCKET")
+    path = scope["raw_path"][:LONGEST_PATH].decode("latin-1")  # as it was sent: what is odd in it is escaped
+    peer = (scope.get("client") or "-")[0]
+    access.info("%s %s %s %.1f ms %s", method, path, status or "-", seconds * 1000, peer)
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
