@@ -12,7 +12,7 @@ def main() -> None:
     try:
         from .cli.main import app
     except ModuleNotFoundError as error:
-        if error.name not in EXTRA:
+        if str(error.name).partition(".")[0] not in EXTRA:
             raise
         sys.exit('the command line needs more than the library; write: pip install "dgreceiver[serve]"')
     app()

@@ -6,12 +6,13 @@ import asyncio
 import inspect
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from .core.events import Event, parse
-from .core.retry import LANE_WAIT, RetryPolicy
-from .errors import Bury, Retry
+from .core.retry import LANE_WAIT, RetryPolicy, seconds
+from .errors import Bury, InboxError, Retry, SetupError, Verdict
 from .facts import DeliveryBuried, DeliveryUnhandled, HandlerAbandoned, HandlerFailed, HandlerSucceeded, Hook
 from .handlers import Handler, Handlers, paste
 from .inbox.contract import Delivery, Entry, Inbox, Mark
@@ -23,6 +24,7 @@ MOST_AHEAD = 192  # deliveries claimed beyond the free slots, if the last ones w
 ROOM = 64 * 1024 * 1024  # bytes of bodies in progress beyond which nothing more is claimed
 LONGEST_ERROR = 500  # characters of an error that are kept
 PATIENCE = 10.0  # seconds that running handlers have to end when we stop
+GRACE = 1.0  # seconds that they have when they are cancelled after that
 LOOK_AGAIN = 0.1  # seconds after which a claim that leaves kinds out is made anew
 
 Claimed = Sequence[tuple[Entry, bytes]]
@@ -67,6 +69,8 @@ class Dispatcher:
         self._running: set[asyncio.Task[None]] = set()
         self._endings: set[asyncio.Task[None]] = set()
         self._busy: Counter[str] = Counter()  # runs in progress, by handler
+        self._alone = False  # a fragile one runs
+        self._stopping = False
         self._held = 0  # bytes of bodies that are ready or running
         self._ended = 0  # deliveries since the last claim
         self._unhandled: set[str] = set()  # kinds that somebody has been told of
@@ -75,21 +79,16 @@ class Dispatcher:
     async def run(self) -> None:
         """Claim and run until cancelled."""
         while True:
-            await self._until(lambda: len(self._running) < self._concurrency and self._held < self._room)
+            await self._until(self._takes_more)
             await self._claim()
-            while self._fragile:
-                await self._until(lambda: not self._running)
-                self._start(*self._fragile.popleft())
-                await self._until(lambda: not self._running)
 
     async def stop(self) -> None:
         """Let the running handlers end, for a while; what did not is given back by the inbox."""
-        self._ready.clear()
-        if self._running:
-            await asyncio.wait(self._running, timeout=self._patience)
-        for task in self._running:
-            task.cancel()
-        await asyncio.gather(*self._running, *self._endings, return_exceptions=True)
+        self._stopping = True
+        await _wait(self._running, self._patience)
+        await _cancel(self._running)
+        await _wait(self._endings, self._patience)
+        await _cancel(self._endings)
         self._threads.close()
 
     # --- what to claim, what to start ---
@@ -115,9 +114,17 @@ class Dispatcher:
             (self._fragile if entry.crashes >= ALONE_FROM else self._ready).append((entry, body))
         self._start_ready()
 
+    def _takes_more(self) -> bool:
+        """Whether there is a slot and room for another body, and nothing that is to run alone."""
+        free = len(self._running) < self._concurrency and self._held < self._room
+        return free and not self._fragile and not self._alone
+
     def _start_ready(self) -> None:
         """Start what there are slots for, in order, but for what its handlers are too busy for."""
+        if self._stopping or self._alone:
+            return
         if self._fragile:
+            self._start_alone()
             return
         left: list[tuple[Entry, bytes]] = []
         while self._ready and len(self._running) < self._concurrency:
@@ -127,6 +134,11 @@ class Dispatcher:
             else:
                 self._start(entry, body)
         self._ready.extendleft(reversed(left))
+
+    def _start_alone(self) -> None:
+        if not self._running:
+            self._alone = True
+            self._start(*self._fragile.popleft())
 
     def _start(self, entry: Entry, body: bytes) -> None:
         names = [handler.name for handler in self._handlers.of_kind(entry.kind)]
@@ -139,6 +151,7 @@ class Dispatcher:
             self._held -= len(body)
             self._ended += 1
             self._running.discard(task)
+            self._alone = False
             self._start_ready()
             self._changed.set()
 
@@ -168,24 +181,36 @@ class Dispatcher:
         wanting = self._handlers.wanting(event)
         if not wanting:
             return self._leave_unhandled(entry)
-        left = [handler for handler in wanting if not entry.marks.get(handler.name, Mark()).done]
-        runs = await self._run_all(left, event, entry)
+        return await self._hand(event, entry, wanting)
+
+    async def _hand(self, event: Event, entry: Entry, wanting: Sequence[Handler]) -> None:
+        """Give an event to those that want it and have not come to an end with it."""
+        left = [handler for handler in wanting if not _is_over(entry.marks.get(handler.name, Mark()))]
+        runs: list[_Run] = []
+        try:
+            await self._run_all(left, event, entry, runs)
+        except asyncio.CancelledError:  # we stop; a handler that has ended is not to run again
+            if runs:
+                self._conclude(entry, runs, cut_off=True)
+            raise
         self._conclude(entry, runs)
 
-    async def _run_all(self, handlers: Sequence[Handler], event: Event, entry: Entry) -> Sequence[_Run]:
+    async def _run_all(self, handlers: Sequence[Handler], event: Event, entry: Entry, runs: list[_Run]) -> None:
         if len(handlers) == 1:
-            return [await self._run(handlers[0], event, entry)]
-        return await asyncio.gather(*(self._run(handler, event, entry) for handler in handlers))
+            await self._run(handlers[0], event, entry, runs)
+        else:
+            await asyncio.gather(*(self._run(handler, event, entry, runs) for handler in handlers))
 
-    def _conclude(self, entry: Entry, runs: Sequence[_Run]) -> None:
-        """Settle, postpone or bury, by what the handlers came to."""
+    def _conclude(self, entry: Entry, runs: Sequence[_Run], *, cut_off: bool = False) -> None:
+        """Settle, postpone or bury, by what the handlers came to; `cut_off` if there were more."""
         marks = {**entry.marks, **{run.name: run.mark for run in runs}}
-        errors = "; ".join(f"{run.name}: {run.error}" for run in runs if run.error)[:LONGEST_ERROR]
-        waits = [run.wait for run in runs if run.wait is not None]
+        waits = [0.0] * cut_off + [run.wait for run in runs if run.wait is not None]
+        given_up = [f"{name}: {mark.buried}" for name, mark in marks.items() if mark.buried is not None]
         if waits:  # the longest: nobody is to run before its time
-            self._end(self._inbox.postpone(entry, marks, wait=max(waits), error=errors))
-        elif any(mark.buried for mark in marks.values()):
-            self._bury(entry, marks, errors or "given up before")
+            error = "; ".join(f"{run.name}: {run.error}" for run in runs if run.error)[:LONGEST_ERROR] or None
+            self._end(self._inbox.postpone(entry, marks, wait=max(waits), error=error))
+        elif given_up:
+            self._bury(entry, marks, "; ".join(given_up)[:LONGEST_ERROR])
         else:
             self._end(self._inbox.settle(entry, "done", marks))
 
@@ -201,13 +226,14 @@ class Dispatcher:
 
     def _end(self, ending: Coroutine[Any, Any, None]) -> None:
         """Have a lease ended without keeping the slot for it."""
-        task = asyncio.get_running_loop().create_task(ending)
+        task = asyncio.get_running_loop().create_task(_see_through(ending))
         self._endings.add(task)
         task.add_done_callback(self._endings.discard)
 
     # --- one run of one handler ---
 
-    async def _run(self, handler: Handler, event: Event, entry: Entry) -> _Run:
+    async def _run(self, handler: Handler, event: Event, entry: Entry, runs: list[_Run]) -> None:
+        """Run a handler to its end, and add to `runs` what it came to."""
         attempt = entry.marks.get(handler.name, Mark()).attempts + 1
         begun = asyncio.get_running_loop().time()
         try:
@@ -215,28 +241,31 @@ class Dispatcher:
         except BaseException as error:  # a handler may raise anything; the inbox must still hear of it
             if isinstance(error, asyncio.CancelledError) and asyncio.current_task().cancelling():  # type: ignore[union-attr]
                 raise  # it is we who stop
-            return self._failed(handler, entry, attempt, error)
-        seconds = asyncio.get_running_loop().time() - begun
-        self._emit(HandlerSucceeded(handler.name, entry.kind, entry.request_id, entry.key, attempt, seconds))
-        return _Run(handler.name, Mark(attempt, done=True))
+            runs.append(self._failed(handler, entry, attempt, error))
+            return
+        lasted = asyncio.get_running_loop().time() - begun
+        self._emit(HandlerSucceeded(handler.name, entry.kind, entry.request_id, entry.key, attempt, lasted))
+        runs.append(_Run(handler.name, Mark(attempt, done=True)))
 
     async def _call(self, handler: Handler, event: Event, delivery: Delivery) -> None:
         args = (event, delivery) if handler.wants_delivery else (event,)
+        in_thread = not handler.is_async
         expiry = asyncio.timeout(handler.timeout)
         try:
             async with expiry:
-                if handler.is_async:
-                    await handler.call(*args)
-                else:
+                if in_thread:
                     answer = await self._threads.run(handler.call, *args)
-                    if inspect.isawaitable(answer):  # a coroutine function in disguise
-                        await answer
+                    in_thread = False
+                else:
+                    answer = handler.call(*args)
+                if inspect.isawaitable(answer):  # from a thread: a coroutine function in disguise
+                    await answer
         except TimeoutError:
-            if expiry.expired():
-                if not handler.is_async:
-                    self._emit(HandlerAbandoned(handler.name, delivery.key, handler.timeout))
-                raise TimeoutError(f"it ran longer than its timeout of {handler.timeout:g} s") from None
-            raise
+            if not expiry.expired():
+                raise
+            if in_thread:
+                self._emit(HandlerAbandoned(handler.name, delivery.key, handler.timeout))
+            raise TimeoutError(f"it ran longer than its timeout of {handler.timeout:g} s") from None
 
     def _failed(self, handler: Handler, entry: Entry, attempt: int, error: BaseException) -> _Run:
         """What is to become of a run that ended badly."""
@@ -245,12 +274,37 @@ class Dispatcher:
         if isinstance(error, Bury):
             wait = None
         elif isinstance(error, Retry) and wait is not None and error.after is not None:
-            wait = min(error.after, LANE_WAIT) if entry.lane else error.after
+            try:
+                after = seconds(error.after, "Retry's after")
+                wait = min(after, LANE_WAIT) if entry.lane else after
+            except SetupError as wrong:
+                error = wrong  # it was meant, so it is tried again, but by the policy
         said = describe(error)
         self._emit(
             HandlerFailed(handler.name, entry.kind, entry.request_id, entry.key, attempt, said, wait, error)
         )
         return _Run(handler.name, Mark(attempt, buried=said if wait is None else None), said, wait)
+
+
+def _is_over(mark: Mark) -> bool:
+    return mark.done or mark.buried is not None
+
+
+async def _see_through(ending: Coroutine[Any, Any, None]) -> None:
+    with suppress(InboxError):  # the inbox has closed, and has given back what had not ended
+        await ending
+
+
+async def _wait(tasks: set[asyncio.Task[None]], longest: float) -> None:
+    if tasks:
+        await asyncio.wait(tasks, timeout=longest)
+
+
+async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
+    """Cancel what has not ended; what does not heed it is left to itself."""
+    for task in tasks:
+        task.cancel()
+    await _wait(tasks, GRACE)
 
 
 def _delivery(entry: Entry, attempt: int) -> Delivery:
@@ -273,6 +327,7 @@ def describe(error: BaseException) -> str:
         message = str(error)
     except Exception:  # the user's own __str__
         message = "(its message cannot be shown)"
-    if isinstance(error, Bury | Retry):
-        return message[:LONGEST_ERROR]
-    return f"{type(error).__name__}: {message}"[:LONGEST_ERROR] if message else type(error).__name__
+    message = message.encode(errors="backslashreplace").decode()  # half a surrogate is no text to a database
+    if not message:
+        return type(error).__name__
+    return (message if isinstance(error, Verdict) else f"{type(error).__name__}: {message}")[:LONGEST_ERROR]

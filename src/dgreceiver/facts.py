@@ -46,7 +46,7 @@ class SetupDoubtful(Fact, frozen=True):
     advice: str
 
 
-class CallbackStored(Fact, frozen=True):
+class CallbackStored(Fact, frozen=True, gc=False):
     """A callback was stored, or recognised, and acknowledged."""
 
     outcome: Literal["stored", "duplicate", "conflict"]
@@ -78,7 +78,7 @@ class URLReused(Fact, frozen=True):
     job: str
 
 
-class HandlerSucceeded(Fact, frozen=True):
+class HandlerSucceeded(Fact, frozen=True, gc=False):
     handler: str
     kind: str
     request_id: str | None

@@ -73,8 +73,8 @@ def _settle(how: Callable[[Any], None], future: asyncio.Future[Any], outcome: An
 
 
 def _carried(error: BaseException) -> BaseException:
-    """An error that a future will take: StopIteration it refuses, SystemExit would end the loop's thread."""
-    if isinstance(error, StopIteration | asyncio.CancelledError):
+    """An error that a future will take, and that whoever awaits it can catch: these three end what awaits."""
+    if isinstance(error, StopIteration | GeneratorExit | asyncio.CancelledError):
         carried = RuntimeError(f"the handler raised {type(error).__name__}")
         carried.__cause__ = error
         return carried

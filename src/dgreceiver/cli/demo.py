@@ -7,12 +7,13 @@ import json
 import logging
 import os
 import secrets
+import socket
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -25,7 +26,6 @@ from rich.console import Console
 
 from ..core.auth import SignedAuth
 from ..errors import SetupError
-from ..inbox.contract import Inbox
 from ..receiver import Receiver
 from ..server import listen
 from ..testing import payloads
@@ -50,58 +50,57 @@ def demo() -> None:
     """Show callbacks coming in, a lost answer, a failing handler and a kill -9; no account needed."""
     logging.getLogger("dgreceiver").addHandler(logging.NullHandler())  # what is to be seen is printed
     with TemporaryDirectory(prefix="dgreceiver-demo-") as folder:
-        books = asyncio.run(_show(Path(folder), console()))
-    if not books.are_right:
-        raise typer.Exit(1)
+        books = _show(Path(folder), console())
+    raise typer.Exit(0 if books.are_right else 1)
 
 
-async def _show(folder: Path, out: Console) -> Books:
-    async with _stage(folder, out) as stage:
-        await _every_product(stage)
-        await _a_lost_answer(stage)
-        await _a_failing_handler(stage)
-        await _a_crash(stage)
+def _show(folder: Path, out: Console) -> Books:
+    with _stage(folder, out) as stage:
+        _every_product(stage)
+        _a_lost_answer(stage)
+        _a_failing_handler(stage)
+        _a_crash(stage)
     stage.look()
     _tell_sum(stage)
     return stage.books
 
 
-async def _every_product(stage: _Stage) -> None:
+def _every_product(stage: _Stage) -> None:
     stage.say("\nEvery product calls back; each is stored, acknowledged, then handled", "bold")
     for build in (payloads.transcript, payloads.analysis, payloads.audio, payloads.failure, payloads.unknown):
-        await stage.send(build())
+        stage.send(build())
     stage.say("A live stream, over HTTP: all of it by one URL")
     stream, id_ = stage.job(), str(uuid4())
-    await stage.send(payloads.speech_started(), stream)
-    await stage.send(payloads.live_result(request_id=id_), stream)
-    await stage.send(payloads.utterance_end(), stream)
-    await stage.send(payloads.stream_metadata(request_id=id_), stream)
-    await stage.settle()
+    stage.send(payloads.speech_started(), stream)
+    stage.send(payloads.live_result(request_id=id_), stream)
+    stage.send(payloads.utterance_end(), stream)
+    stage.send(payloads.stream_metadata(request_id=id_), stream)
+    stage.settle()
 
 
-async def _a_lost_answer(stage: _Stage) -> None:
+def _a_lost_answer(stage: _Stage) -> None:
     stage.say("\nAn answer is lost: Deepgram sends again what was stored already", "bold")
     payload, job = payloads.transcript("the answer to this is lost"), stage.job()
-    await stage.send_and_leave(payload, job)
-    await stage.send(payload, job)
-    await stage.settle()
+    stage.send_and_leave(payload, job)
+    stage.send(payload, job)
+    stage.settle()
 
 
-async def _a_failing_handler(stage: _Stage) -> None:
+def _a_failing_handler(stage: _Stage) -> None:
     stage.say("\nA handler fails: it runs again, and Deepgram never hears of it", "bold")
-    await stage.send(payloads.transcript(AWKWARD))
-    await stage.settle()
+    stage.send(payloads.transcript(AWKWARD))
+    stage.settle()
 
 
-async def _a_crash(stage: _Stage) -> None:
+def _a_crash(stage: _Stage) -> None:
     stage.say("\nThe handlers are slow, callbacks wait, and the receiver is killed", "bold")
     stage.hold()
     for number in range(WAITING):
-        await stage.send(payloads.transcript(f"waiting {number}"))
-    await stage.kill()
+        stage.send(payloads.transcript(f"waiting {number}"))
+    stage.kill()
     stage.let_go()
-    await stage.start()
-    await stage.settle()
+    stage.start()
+    stage.settle()
 
 
 def _tell_sum(stage: _Stage) -> None:
@@ -150,22 +149,22 @@ class Books:
         return answered and self.duplicates == self.broken_off and self.once == len(self.promised) > 0 == self.twice
 
 
-@asynccontextmanager
-async def _stage(folder: Path, out: Console) -> AsyncIterator[_Stage]:
+@contextmanager
+def _stage(folder: Path, out: Console) -> Iterator[_Stage]:
     """The stage, with a receiver on it until the end."""
-    async with httpx.AsyncClient(timeout=PATIENCE, trust_env=False) as client:
+    with httpx.Client(timeout=PATIENCE, trust_env=False) as client:
         stage = _Stage(folder, out, client)
         try:
-            await stage.start()
+            stage.start()
             yield stage
         finally:
-            await stage.end()
+            stage.end()
 
 
 class _Stage:
     """The sender, the folder in which the receiver works, and what is told of both."""
 
-    def __init__(self, folder: Path, out: Console, client: httpx.AsyncClient) -> None:
+    def __init__(self, folder: Path, out: Console, client: httpx.Client) -> None:
         with listen(HOST, 0) as door:
             self._port: int = door.getsockname()[1]  # free, and so it stays if nobody is quick
         self._key, self._url = secrets.token_urlsafe(32), f"http://{HOST}:{self._port}/"
@@ -185,16 +184,14 @@ class _Stage:
 
     # --- the receiver ---
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Start the receiver and wait until it is ready.
 
         Raises: SetupError with the end of its log if it does not start.
         """
-        child = self._begin()
-        self._children.append(child)
-        if not await _come_true(self._is_ready):
-            raise SetupError(f"the demo's receiver did not start: {self._log.read_text()[-500:]}")
-        self.say(f"a receiver in process {child.pid}, on {self._url}")
+        self._children.append(self._begin())
+        _come_true(self._is_ready)
+        self.say(f"a receiver in process {self._children[-1].pid}, on {self._url}")
 
     def _begin(self) -> subprocess.Popen[bytes]:
         others = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
@@ -204,23 +201,25 @@ class _Stage:
                 command, cwd=self._folder, env={**others, KEY: self._key}, stdout=log, stderr=log
             )
 
-    async def _is_ready(self) -> bool:
+    def _is_ready(self) -> bool:
+        if self._children[-1].poll() is not None:
+            raise SetupError(f"the demo's receiver did not start: {self._log.read_text()[-500:]}")
         try:
-            return (await self._client.get(f"{self._url}readyz")).is_success
+            return (self._client.get(f"{self._url}readyz")).is_success
         except httpx.TransportError:
             return False
 
-    async def kill(self) -> None:
+    def kill(self) -> None:
         """End it as a crash would."""
         self._children[-1].kill()
-        await asyncio.to_thread(self._children[-1].wait)
+        self._children[-1].wait()
         self.say("  kill -9", "red")
 
-    async def end(self) -> None:
+    def end(self) -> None:
         """End it as a deployment would."""
         for child in self._children:
             child.terminate()
-            await asyncio.to_thread(child.wait)
+            child.wait()
 
     def hold(self) -> None:
         """Have all handlers wait."""
@@ -235,41 +234,43 @@ class _Stage:
         """A callback URL, as for each submission."""
         return read_target(self._twin.callback_url(local=True))
 
-    async def send(self, payload: Payload, to: Target | None = None) -> None:
+    def send(self, payload: Payload, to: Target | None = None) -> None:
         to, begun = to or self.job(), time.perf_counter()
-        response = await self._client.post(to.url, content=payload.body, headers={**payload.headers, **to.headers})
-        self.books.sent += 1
-        if response.is_success:
-            self.books.acknowledged += 1
-            self.books.promised.add(_digest(payload))
+        response = self._client.post(to.url, content=payload.body, headers={**payload.headers, **to.headers})
+        taken = {_digest(payload)} if response.is_success else set()
         said = response.json().get("status", "refused")
+        self.books.sent += 1
+        self.books.acknowledged += len(taken)
+        self.books.promised |= taken
         self.books.duplicates += said == "duplicate"
         took = (time.perf_counter() - begun) * 1000
         self._tell_sent(payload, f"{response.status_code} {said}, {took:.0f} ms")
         self.look()
 
-    async def send_and_leave(self, payload: Payload, to: Target) -> None:
+    def send_and_leave(self, payload: Payload, to: Target) -> None:
         """Deliver a callback whole, and be gone without having read the answer."""
-        _, writer = await asyncio.open_connection(HOST, self._port)
-        writer.write(_as_request(payload, to))
-        self.books.sent += 1
-        self.books.broken_off += 1
-        self._tell_sent(payload, "the connection breaks before the answer is read")
-        await _come_true(lambda: self._are_handled({_digest(payload)}))
-        writer.transport.abort()
+        with socket.create_connection((HOST, self._port)) as connection:
+            connection.sendall(_as_request(payload, to))
+            self.books.sent += 1
+            self.books.broken_off += 1
+            self._tell_sent(payload, "the connection breaks before the answer is read")
+            _come_true(lambda: self._are_handled({_digest(payload)}))
 
     def _tell_sent(self, payload: Payload, outcome: str) -> None:
         self.say(f"  -> {payload.kind:<15} {len(payload.body):>6} bytes  {outcome}")
 
     # --- our side ---
 
-    async def settle(self) -> None:
+    def settle(self) -> None:
         """Wait until all that was promised has been handled, and the inbox knows it."""
-        await _come_true(lambda: self._are_handled(self.books.promised))
-        async with self._twin.opened() as inbox:
-            await _come_true(lambda: _is_idle(inbox))
+        _come_true(lambda: self._are_handled(self.books.promised))
+        _come_true(lambda: asyncio.run(self._is_idle()))
 
-    async def _are_handled(self, digests: set[str]) -> bool:
+    async def _is_idle(self) -> bool:
+        async with self._twin.opened() as inbox:
+            return not await inbox.busy()
+
+    def _are_handled(self, digests: set[str]) -> bool:
         self.look()
         return digests <= self.books.handled.keys()
 
@@ -288,10 +289,6 @@ class _Stage:
         return map(json.loads, whole.splitlines())
 
 
-async def _is_idle(inbox: Inbox) -> bool:
-    return not await inbox.busy()
-
-
 def _digest(payload: Payload) -> str:
     return sha256(payload.body).hexdigest()
 
@@ -302,11 +299,8 @@ def _as_request(payload: Payload, to: Target) -> bytes:
     return "\r\n".join(lines).encode() + payload.body
 
 
-async def _come_true(condition: Callable[[], Awaitable[bool]]) -> bool:
-    """Wait for something, though not for ever; whether it came."""
-    deadline = time.monotonic() + PATIENCE
-    while not await condition():
-        if time.monotonic() > deadline:
-            return False
-        await asyncio.sleep(LOOK)
-    return True
+def _come_true(condition: Callable[[], bool], *, within: float = PATIENCE) -> None:
+    """Wait for something, though not for ever: what never came shows in the sum."""
+    deadline = time.monotonic() + within
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(LOOK)

@@ -35,7 +35,7 @@ class Delivery(msgspec.Struct, frozen=True):
     replayed: bool
 
 
-class Mark(msgspec.Struct, frozen=True):
+class Mark(msgspec.Struct, frozen=True, gc=False):
     """How far one handler has come with one callback."""
 
     attempts: int = 0  # that ended
@@ -65,7 +65,7 @@ class Entry(msgspec.Struct, frozen=True):
     replayed: bool = False
 
 
-class Stored(msgspec.Struct, frozen=True):
+class Stored(msgspec.Struct, frozen=True, gc=False):
     """What became of a callback that was put."""
 
     outcome: Outcome

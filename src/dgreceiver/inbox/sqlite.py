@@ -24,6 +24,7 @@ from .tables import REVISIONS, VERSION_TABLE, metadata
 MIN_FREE = 128 * 1024 * 1024  # bytes left on the disk below which nothing new is taken
 LOG_LIMIT = 64 * 1024 * 1024
 PAGES_AT_ONCE = 4096  # that one shrink gives back
+MOUNTS = Path("/proc/self/mountinfo")
 
 NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs", "lustre"}
 TEMPORARY = {"tmpfs", "ramfs"}
@@ -172,12 +173,12 @@ def migrate(connection: Connection, begin: str) -> None:
     connection.exec_driver_sql("COMMIT")
 
 
-def caveat(path: Path) -> str | None:
+def caveat(path: Path, *, mounts: Path = MOUNTS) -> str | None:
     """What is doubtful about the file system that a path is on, if anything is known of it.
 
     Source: https://www.sqlite.org/wal.html ("does not work over a network filesystem"); proc(5), mountinfo
     """
-    kind = _file_system(path)
+    kind = _file_system(path, mounts)
     if kind in NETWORK:
         return f"it is on a network file system ({kind}), where SQLite's locks and syncs cannot be trusted"
     if kind in TEMPORARY:
@@ -185,13 +186,13 @@ def caveat(path: Path) -> str | None:
     return None
 
 
-def _file_system(path: Path) -> str | None:
+def _file_system(path: Path, mounts: Path) -> str | None:
     try:
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        lines = mounts.read_text().splitlines()
     except OSError:
         return None
-    mounts = [(fields[4], line.split(" - ")[1].split()[0]) for line in lines if (fields := line.split())]
-    around = [(len(point), kind) for point, kind in mounts if path.is_relative_to(point)]
+    mounted = [(fields[4], line.split(" - ")[1].split()[0]) for line in lines if (fields := line.split())]
+    around = [(len(point), kind) for point, kind in mounted if path.is_relative_to(point)]
     return max(around)[1] if around else None
 
 

@@ -7,16 +7,16 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
 from msgspec.structs import replace
 from sqlalchemy import Connection, bindparam, delete, func, select, text, update
 
-from ..core.callbacks import Callback, Label, identify
+from ..core.callbacks import Callback, Label, digest, identify
 from ..errors import InboxError
 from .contract import Entry, Mark, State, Stored
-from .packing import pack
+from .packing import Packed, pack
 from .rows import ENTRY, advance, as_json, entry_of, insert, marks_as_json, read_body, read_upload, run
 from .tables import WAITING, bodies, callbacks, parts
 from .writer import POLL, Job
@@ -29,10 +29,11 @@ WEAK_FOR = 600.0  # seconds in which equal bytes are a retry
 ITS_OWN_FAULT = {"IntegrityError", "DataError", "InterfaceError", "ProgrammingError"}
 
 _c = callbacks.c
+Kept = TypeVar("Kept", "Part", "_New")
 _Work = Callable[[Connection, Sequence[Job]], None]
 _LEASED = "state = 'leased'"  # written out: a partial index is used for the very words it was made with
 
-_KNOWN = select(_c.key, _c.id, _c.digest, _c.state).where(_c.key.in_(bindparam("keys", expanding=True)))
+_KNOWN = select(_c.key, _c.id, _c.state).where(_c.key.in_(bindparam("keys", expanding=True)))
 _LATEST_WEAK = select(_c.id, _c.key, _c.stored).where(_c.weak == bindparam("base")).order_by(_c.id.desc()).limit(1)
 _TAKE_PLACES = text(
     "INSERT INTO dgreceiver_lane (lane, n, changed) VALUES (:lane, :count, :now) "
@@ -196,6 +197,14 @@ class _New:
     state: State
     n: int | None = None
 
+    @property
+    def data(self) -> bytes:
+        return self.put.callback.body
+
+    @property
+    def audio(self) -> bool:
+        return self.label.kind == "Audio"
+
 
 class Store:
     """The statements of the SQL inbox. `clock` gives seconds since 1970 and never jumps while the process lives."""
@@ -221,6 +230,7 @@ class Store:
         self._leased: list[Entry] = []  # in the transaction that runs
         self._fresh: dict[int, bytes] = {}  # bodies put in the transaction that runs
         self._out: set[int] = set()  # leased and not ended
+        self._damaged: list[End] = []  # of what was leased and could not be read
         self._astray = False  # a transaction failed: leases may stand in the file that nobody was given
         self._owns = False
         self._next_due: float | None = None
@@ -238,9 +248,12 @@ class Store:
                 self._withdraw(job.claim)
             else:
                 (rarer if isinstance(job, Call | Upkeep) else batch).append(job)
+        if self._claim and not self._owns:  # also while there is no pause in what comes in
+            self._take_over()
         writable = self._admit(batch)
         if writable or self._astray or self._is_due():
             self._attempt(writable, self._write)
+        self._bury_damaged()
         for job in rarer:  # they see what was put before them
             self._do_alone(job)
         finished += batch + rarer
@@ -342,7 +355,7 @@ class Store:
         uploaded = [job for job in jobs if isinstance(job, Part)]
         ends = [job for job in jobs if isinstance(job, End)]
         if uploaded:
-            insert(connection, parts, [(p.upload, p.n, now, *pack(p.data, audio=p.audio)) for p in uploaded])
+            insert(connection, parts, [(part.upload, part.n, now, *packed) for part, packed in _packed(uploaded)])
         if puts:
             self._put(connection, puts, now)
         if ends:
@@ -407,19 +420,21 @@ class Store:
 
     def _resolve(self, connection: Connection, news: Sequence[_New], now: float) -> None:
         """Tell the duplicates and conflicts among callbacks of which not all were new."""
-        keys = [new.label.key for new in news]
-        known = {row.key: row for row in connection.execute(_KNOWN, {"keys": keys})}
+        known = {row.key: row for row in connection.execute(_KNOWN, {"keys": [new.label.key for new in news]})}
+        mine = {new.id: new for new in news}
         for new in news:
             row = known[new.label.key]
             if row.id == new.id:
                 continue
-            if row.digest == new.label.digest or row.state == "erased" or not self._conflicts(connection, new, now):
+            body, first = _whole(connection, new.put).body, mine.get(row.id)
+            kept = _whole(connection, first.put).body if first else read_body(connection, row.id)
+            if kept in (None, body) or row.state == "erased" or not self._conflicts(connection, new, body, now):
                 new.put.result = replace(new.put.result, outcome="duplicate", late=False)
                 connection.execute(delete(parts).where(parts.c.upload == new.put.upload))
 
-    def _conflicts(self, connection: Connection, new: _New, now: float) -> bool:
+    def _conflicts(self, connection: Connection, new: _New, body: bytes, now: float) -> bool:
         """Keep a differing body under a known key; whether it had not been kept before."""
-        key = _derived(new.label.key, new.label.digest)
+        key = _derived(new.label.key, digest(body))
         new.label, new.state, new.n = replace(new.label, key=key, lane=None), "conflict", None
         new.put.result = replace(new.put.result, outcome="conflict", key=key)
         return insert(connection, callbacks, [self._row(new, now)], unless_known="key") == 1
@@ -431,7 +446,6 @@ class Store:
             new.id,
             self._receiver,
             label.key,
-            label.digest,
             new.base,
             label.kind,
             label.request_id,
@@ -457,19 +471,15 @@ class Store:
         )
 
     def _keep_bodies(self, connection: Connection, news: Iterable[_New]) -> None:
-        rows = []
-        for new in news:
-            if new.put.upload is None:
-                body = new.put.callback.body
-                rows.append((new.id, *pack(body, audio=new.label.kind == "Audio")))
-                self._fresh[new.id] = body
-        insert(connection, bodies, rows)
+        here = [new for new in news if new.put.upload is None]
+        insert(connection, bodies, [(new.id, *packed) for new, packed in _packed(here)])
+        self._fresh.update((new.id, new.data) for new in here)
 
     # --- leasing ---
 
     def _is_due(self) -> bool:
         """Whether the claim that waits, if one does, would get something."""
-        if self._claim is None or not (self._owns or self._take_over()):
+        if self._claim is None or not self._owns:
             return False
         try:
             with self._place.write:
@@ -480,7 +490,7 @@ class Store:
             self._fail([], error)
         return self._next_due is not None and self._next_due <= self._clock()
 
-    def _take_over(self) -> bool:
+    def _take_over(self) -> None:
         """Become the owner, if nobody is: what another left leased waits again, and counts as a crash."""
         recovered = 0
 
@@ -492,14 +502,13 @@ class Store:
 
         try:
             if not self._place.own():
-                return False
+                return
             self._run([], take)
         except Exception as error:  # whatever it was, the claim goes on waiting
             self._fail([], error)
-            return False
+            return
         self._owns = True
         self._took_over(recovered)
-        return True
 
     def _lease(self, connection: Connection, claim: Claim, now: float) -> None:
         room = claim.room
@@ -515,8 +524,20 @@ class Store:
     def _hand_over(self) -> None:
         """Give the claim what was leased for it, once that is durable."""
         if self._leased and self._claim:
-            self._claim.result = [(entry, self._body(entry)) for entry in self._leased]
             self._out.update(entry.id for entry in self._leased)
+            given: list[tuple[Entry, bytes]] = []
+            for entry in self._leased:
+                try:
+                    given.append((entry, self._body(entry)))
+                except ValueError as error:
+                    self._damaged.append(End(entry, "dead", entry.marks, f"its body cannot be read: {error}"))
+            self._claim.result = given
+
+    def _bury_damaged(self) -> None:
+        """What can never be handed over must not stand in the way of the rest."""
+        if self._damaged:
+            ends, self._damaged = self._damaged, []
+            self._attempt(ends, self._write)
 
     def _wanted(self, claim: Claim) -> dict[str, Any]:
         return {"receiver": self._receiver, "skip": list(claim.skip)}
@@ -545,6 +566,12 @@ class Store:
         mine = connection.execute(_LEASED_BY, {"incarnation": self._incarnation}).scalars()
         astray = [id_ for id_ in mine if id_ not in self._out]
         connection.execute(_GIVE_BACK, {"ids": astray, "now": self._clock()})
+
+
+def _packed(items: Sequence[Kept]) -> Iterator[tuple[Kept, Packed]]:
+    """What is to be kept, and how it lies on the disk. Audio hardly shrinks and stays as it is."""
+    packed = iter(pack([item.data for item in items if not item.audio]))
+    return ((item, (False, item.data) if item.audio else next(packed)) for item in items)
 
 
 def _is_its_own_fault(error: Exception) -> bool:

@@ -34,7 +34,6 @@ callbacks = Table(
     Column("id", _Id, primary_key=True, autoincrement=False),
     Column("receiver", Text, nullable=False),
     Column("key", Text, nullable=False, unique=True),
-    Column("digest", LargeBinary, nullable=False),  # of the body: a duplicate, or a conflict?
     Column("weak", Text),  # the key by equal bytes alone, good for ten minutes
     Column("kind", Text, nullable=False),
     Column("request_id", Text),

@@ -101,7 +101,6 @@ def _empty(connection: Connection, rows: Sequence[Any], now: float) -> None:
     connection.execute(delete(parts).where(parts.c.upload.in_([row.upload for row in rows if row.upload])))
     tombstone = {
         "state": "erased",
-        "digest": b"",
         "request_id": None,
         "job": None,
         "lane": None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from http import HTTPStatus
 
 import msgspec
@@ -11,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from ..errors import DgreceiverError, Disconnected, InboxError, MethodNotAllowed, Refused
 from ..facts import CallbackRefused, Hook
-from .intake import Arrival, Intake, Read
+from .intake import Arrival, Intake
 from .refusals import Refusal, Refusals
 
 # Deepgram comes again 30 s later, whatever is said here; a proxy in between may listen.
@@ -38,7 +39,7 @@ class HttpDoor:
             if scope["method"] not in ("POST", "PUT"):
                 raise MethodNotAllowed(f"{scope['method']} is no way to call back; Deepgram sends POST or PUT")
             query = scope["query_string"].decode("latin-1")
-            arrival = Arrival(scope["headers"], path_below(scope), query, _reader(receive))
+            arrival = Arrival(scope["headers"], path_below(scope), query, partial(_read, receive))
             stored = await self._intake.take(arrival)
         except (Refused, InboxError) as error:
             await self._refuse(scope, send, error)
@@ -74,11 +75,8 @@ def path_below(scope: Scope) -> str:
     return below if below.startswith("/") or not below else path
 
 
-def _reader(receive: Receive) -> Read:
-    async def read() -> tuple[bytes, bool]:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Disconnected("the sender left before its body was whole; it will come again in 30 s")
-        return message.get("body", b""), message.get("more_body", False)
-
-    return read
+async def _read(receive: Receive) -> tuple[bytes, bool]:
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise Disconnected("the sender left before its body was whole; it will come again in 30 s")
+    return message.get("body", b""), message.get("more_body", False)

@@ -53,7 +53,7 @@ class Limits:
             seconds(getattr(self, name), name)
 
 
-class Arrival(msgspec.Struct, frozen=True):
+class Arrival(msgspec.Struct, frozen=True, gc=False):
     """A request as a door hands it over.
 
     `read` gives the next piece of the body and whether there are more; it raises Disconnected if the sender left.
@@ -65,7 +65,7 @@ class Arrival(msgspec.Struct, frozen=True):
     read: Read
 
 
-class _Head(msgspec.Struct, frozen=True):
+class _Head(msgspec.Struct, frozen=True, gc=False):
     """What the headers say of the body, and which of them are stored."""
 
     kept: Mapping[str, str]
@@ -237,7 +237,7 @@ def _read_head(headers: Headers) -> _Head:
     encoding, length, room = "", None, KEPT_HEADERS
     for raw_name, raw_value in headers:
         if raw_name == b"content-length":
-            length = int(raw_value) if raw_value.isdigit() else None
+            length = int(raw_value[:20]) if raw_value.isdigit() else None  # int() refuses digits without end
         elif raw_name == b"content-encoding":
             encoding = raw_value.decode("latin-1").strip().lower()
         elif raw_name == b"content-type" or (raw_name.startswith(b"dg-") and raw_name != b"dg-token"):

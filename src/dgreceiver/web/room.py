@@ -13,17 +13,18 @@ PATIENCE = 5.0  # seconds that a request waits unread for room
 class Room:
     """So many bytes, shared by all requests."""
 
-    def __init__(self, size: int) -> None:
-        self._size = size
+    def __init__(self, size: int, *, patience: float = PATIENCE) -> None:
+        self.size = size
         self._free = size
+        self._patience = patience
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     async def take(self, size: int) -> Lease:
         """Take room for a body, waiting behind those who came before; more than all there is takes all.
 
-        Raises: Busy if there was none within `PATIENCE`.
+        Raises: Busy if there was none for as long as it has patience.
         """
-        size = min(size, self._size)
+        size = min(size, self.size)
         if self._waiting or size > self._free:
             await self._wait(size)
         else:
@@ -35,7 +36,7 @@ class Room:
         place = (size, turn)
         self._waiting.append(place)
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(self._patience):
                 await turn
         except BaseException as error:
             self._leave(place)
@@ -66,8 +67,10 @@ class Lease:
         self.size = size
 
     async def grow(self, size: int) -> None:
-        """Take more. Raises: Busy if there is none."""
-        self.size += (await self._room.take(size)).size
+        """Take more, up to all there is; whoever has that may go on. Raises: Busy if there is none."""
+        missing = min(size, self._room.size - self.size)
+        if missing:
+            self.size += (await self._room.take(missing)).size
 
     def give_back(self) -> None:
         size, self.size = self.size, 0

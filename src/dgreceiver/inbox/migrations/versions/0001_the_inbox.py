@@ -26,7 +26,6 @@ def upgrade() -> None:
         sa.Column("id", ID, autoincrement=False, nullable=False),
         sa.Column("receiver", sa.Text(), nullable=False),
         sa.Column("key", sa.Text(), nullable=False),
-        sa.Column("digest", sa.LargeBinary(), nullable=False),
         sa.Column("weak", sa.Text()),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("request_id", sa.Text()),

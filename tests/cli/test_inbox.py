@@ -1,0 +1,262 @@
+"""`dgreceiver inbox`: looking into an inbox, and having callbacks handled again."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from dgreceiver import Bury, Transcript
+from dgreceiver.cli.main import app
+from dgreceiver.testing.payloads import analysis, audio, transcript
+
+from ..support import calling, deliver, entries_of, in_file, new_receiver, post, until
+
+NAME = "cli"
+HOSTILE = "\x1b[2J[bold]evil[/]"
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """The folder of an inbox with something in every state, behind a receiver that is not running."""
+    folder = tmp_path_factory.mktemp("filled")
+    receiver = new_receiver(inbox=in_file(folder), name=NAME)
+
+    @receiver.on(Transcript, name="save")
+    async def save(event: Transcript) -> None:
+        if event.text == "bury":
+            raise Bury(HOSTILE)
+
+    async def fill() -> None:
+        async with receiver.running():
+            await deliver(receiver, transcript(request_id="done"), transcript("bury", request_id="dead"))
+            await deliver(receiver, transcript("differs", request_id="done"), analysis(request_id="nobody's"))
+            await deliver(receiver, audio(request_id="audio"))
+            await receiver.idle()
+
+    asyncio.run(fill())
+    return folder
+
+
+@pytest.fixture
+def folder(here, filled):
+    """A copy of it, to be in and to change."""
+    shutil.copytree(filled, here, dirs_exist_ok=True)
+    return here
+
+
+def run(folder: Path, command: str, *arguments: str, name: str = NAME) -> Result:
+    return CliRunner().invoke(app, ["inbox", command, *arguments, "--inbox", in_file(folder), "--name", name])
+
+
+def rows(result: Result) -> list[list[str]]:
+    assert result.exit_code == 0, result.output
+    _, *lines = result.stdout.splitlines()
+    return [line.split() for line in lines]
+
+
+def key_of(folder: Path, request_id: str) -> str:
+    [found] = [row[0] for row in rows(run(folder, "list")) if row[2] == request_id and row[3] != "conflict"]
+    return found
+
+
+# --- list
+
+
+def test_a_list_shows_callbacks_newest_first(folder):
+    assert [row[1:4] for row in rows(run(folder, "list"))] == [
+        ["Audio", "audio", "unhandled"],
+        ["Analysis", "nobody's", "unhandled"],
+        ["Transcript", "done", "conflict"],
+        ["Transcript", "dead", "dead"],
+        ["Transcript", "done", "done"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (("--dead",), ["dead"]),
+        (("--unhandled",), ["audio", "nobody's"]),
+        (("--conflict",), ["done"]),
+        (("--state", "done"), ["done"]),
+        (("--state", "waiting"), []),
+    ],
+)
+def test_a_list_may_be_of_one_state(folder, options, found):
+    assert [row[2] for row in rows(run(folder, "list", *options))] == found
+
+
+def test_a_long_list_comes_in_pages(folder):
+    first = run(folder, "list", "--limit", "3")
+    before = first.stderr.split()[-1]
+    assert first.stderr == f"what came before: --before {before}\n"
+    rest = run(folder, "list", "--limit", "3", "--before", before)
+    assert [row[2] for row in rows(first) + rows(rest)] == ["audio", "nobody's", "done", "dead", "done"]
+    assert rest.stderr == ""
+
+
+def test_a_list_is_of_one_receiver(folder):
+    assert rows(run(folder, "list", name="another")) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--dead", "--conflict"), "one state at a time; leave out all but one of dead, conflict"),
+        (("--state", "lost"), "'lost' is no state; write one of waiting, leased, done, "),
+    ],
+)
+def test_a_state_that_is_none_is_told(folder, options, said):
+    ended = run(folder, "list", *options)
+    assert ended.exit_code == 2
+    assert said in ended.stderr
+
+
+def test_what_a_stranger_wrote_does_nothing_to_the_terminal(folder):
+    for ended in (run(folder, "list", "--dead"), run(folder, "show", key_of(folder, "dead"))):
+        assert r"\x1b[2J[bold]evil[/]" in ended.stdout
+        assert "\x1b" not in ended.stdout
+
+
+# --- show
+
+
+def test_a_callback_is_shown_with_all_that_is_known_of_it(folder):
+    key = key_of(folder, "dead")
+    shown = dict(line.split(maxsplit=1) for line in run(folder, "show", key).stdout.splitlines())
+    assert shown["key"] == key
+    assert shown["handler"].startswith("save: 1 attempts, given up: ")
+    assert shown["state"] == "dead"
+    assert shown["header"] == "content-type: application/json"
+
+
+def test_the_values_of_a_query_are_not_shown(tmp_path):
+    receiver = new_receiver(inbox=in_file(tmp_path), name=NAME)
+
+    async def fill() -> None:
+        async with receiver.running(), calling(receiver) as client:
+            await post(client, transcript(), "/?token=hush&id=17")
+
+    asyncio.run(fill())
+    ended = run(tmp_path, "show", rows(run(tmp_path, "list"))[0][0])
+    assert "query        token=… id=…" in ended.stdout
+    assert "hush" not in ended.stdout
+
+
+def test_a_body_is_written_byte_for_byte(folder):
+    body = audio(request_id="audio").body
+    assert run(folder, "show", key_of(folder, "audio"), "--body").stdout_bytes == body
+
+
+def test_a_body_that_is_no_longer_kept_is_told(folder):
+    key = key_of(folder, "done")
+
+    async def purge() -> None:
+        async with new_receiver(inbox=in_file(folder), name=NAME).opened() as inbox:
+            await inbox.purge(keep=timedelta(0), dedupe_for=timedelta(days=1))
+
+    asyncio.run(purge())
+    ended = run(folder, "show", key, "--body")
+    assert (ended.exit_code, ended.stderr) == (2, f"dgreceiver: the body of {key} is no longer kept\n")
+
+
+def test_a_key_that_nothing_has_is_told(folder):
+    ended = run(folder, "show", "0" * 32)
+    assert ended.exit_code == 2
+    assert f"no callback of receiver cli has the key {'0' * 32}" in ended.stderr
+
+
+# --- replay
+
+
+@pytest.mark.parametrize(
+    ("options", "request_ids"),
+    [(("--dead",), {"dead"}), (("--unhandled",), {"audio", "nobody's"}), (("--conflict",), {"done"})],
+)
+def test_all_of_a_state_are_replayed(folder, options, request_ids):
+    assert run(folder, "replay", *options).stdout == f"replayed: {len(request_ids)}\n"
+    assert {row[2] for row in rows(run(folder, "list", "--state", "waiting"))} == request_ids
+
+
+def test_one_is_replayed_by_its_key_and_once(folder):
+    key = key_of(folder, "done")
+    assert run(folder, "replay", key).stdout == "replayed: 1\n"
+    again = run(folder, "replay", key)
+    assert again.exit_code == 2
+    assert f"{key} cannot be replayed" in again.stderr
+
+
+@pytest.mark.parametrize("arguments", [(), ("0" * 32, "--dead")])
+def test_it_has_to_be_said_what_to_replay(folder, arguments):
+    ended = run(folder, "replay", *arguments)
+    assert ended.exit_code == 2
+    assert "say what to replay: a KEY, or one of --dead" in ended.stderr
+
+
+async def test_a_server_that_runs_handles_what_is_replayed_beside_it(tmp_path):
+    receiver, handled = new_receiver(inbox=in_file(tmp_path), name=NAME), list[str | None]()
+
+    @receiver.on(Transcript)
+    async def save(event: Transcript) -> None:
+        handled.append(event.request_id)
+
+    async with receiver.running():
+        await deliver(receiver, transcript(request_id="again"))
+        await receiver.idle()
+        [entry] = await entries_of(receiver)
+        command = [sys.executable, "-m", "dgreceiver", "inbox", "replay", entry.key, "--name", NAME]
+        ended = await asyncio.to_thread(
+            subprocess.run, [*command, "--inbox", in_file(tmp_path)], capture_output=True, check=False
+        )
+        assert ended.stdout == b"replayed: 1\n", ended.stderr
+        await until(lambda: len(handled) == 2, within=1.0)
+
+
+# --- which inbox
+
+
+@pytest.mark.parametrize("command", [("list",), ("show", "key"), ("replay", "--dead")])
+def test_looking_makes_no_inbox(tmp_path, command):
+    ended = run(tmp_path, *command)
+    assert ended.exit_code == 2
+    assert ended.stderr.startswith(f"dgreceiver: there is no inbox {tmp_path / 'inbox.db'}; name one: --inbox")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_inbox_in_memory_cannot_be_looked_at():
+    ended = CliRunner().invoke(app, ["inbox", "list", "--inbox", "memory://"])
+    assert ended.exit_code == 2
+    assert "an inbox in memory ends with its process" in ended.stderr
+
+
+def test_an_inbox_that_cannot_be_is_told(tmp_path):
+    ended = CliRunner().invoke(app, ["inbox", "list", "--inbox", "redis://localhost"])
+    assert ended.exit_code == 2
+    assert "is none that this release opens" in ended.stderr
+
+
+def test_an_app_says_which_inbox_it_is(folder):
+    (folder / "of_an_app.py").write_text(
+        f'from dgreceiver import NoAuth, Receiver\nr = Receiver(auth=NoAuth(), name="{NAME}", inbox="sqlite:///inbox.db")'
+    )
+    assert len(rows(CliRunner().invoke(app, ["inbox", "list", "--app", "of_an_app:r"]))) == 5
+    ended = CliRunner().invoke(app, ["inbox", "list", "--app", "of_an_app:r", "--name", "another"])
+    assert ended.exit_code == 2
+    assert "--name (or DGRECEIVER_NAME) contradicts the app" in ended.stderr
+
+
+def test_an_inbox_that_cannot_be_read_is_one_line_and_exit_code_1(folder):
+    with closing(sqlite3.connect(folder / "inbox.db")) as connection:
+        connection.execute("DROP TABLE dgreceiver_callback")
+    ended = run(folder, "list")
+    assert ended.exit_code == 1
+    assert ended.stderr.splitlines()[-1].startswith("dgreceiver: OperationalError: no such table")

@@ -1,0 +1,408 @@
+"""What an SQLite file promises beyond the contract: durability, one owner among processes, schemas, erasure on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import IO
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine, inspect
+
+from dgreceiver.errors import SetupError
+from dgreceiver.facts import DispatchTaken, Fact, InboxOpened
+from dgreceiver.inbox import migrations
+from dgreceiver.inbox.locks import FileLock
+from dgreceiver.inbox.memory import MemoryInbox
+from dgreceiver.inbox.sqlite import SqliteInbox, caveat
+from dgreceiver.inbox.tables import REVISIONS, VERSION_TABLE, metadata
+
+from .stores import (
+    FAILED,
+    Shelf,
+    ask,
+    callback,
+    claimed,
+    end_as,
+    entry_of,
+    in_states,
+    message,
+    nothing_is_due,
+    transcript,
+)
+
+DAY = timedelta(days=1)
+PROCESS = Path(__file__).with_name("process.py")
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    """A place where no file is yet."""
+    return Shelf("sqlite", tmp_path)
+
+
+@pytest.fixture
+def ready(durable):
+    """A place with a file that has been migrated."""
+    return durable
+
+
+@contextmanager
+def process(*args: object, said: int | IO[bytes] = subprocess.PIPE) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, str(PROCESS), *map(str, args)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said, text=True) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+async def heard(running: subprocess.Popen[str], word: str) -> str:
+    """The rest of the first line that begins with the word."""
+    assert running.stdout is not None
+    while line := await asyncio.to_thread(running.stdout.readline):
+        said, _, rest = line.strip().partition(" ")
+        if said == word:
+            return rest
+    raise AssertionError(f"it ended without saying {word!r}")
+
+
+def foreign(path: Path) -> None:
+    path.unlink()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+
+
+def version_in(path: Path, version: str) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = ?", [version])
+        connection.commit()
+
+
+# --- the file ---
+
+
+@pytest.mark.parametrize(
+    ("pragma", "value"),
+    [
+        ("journal_mode", "wal"),
+        ("synchronous", 2),
+        ("secure_delete", 1),
+        ("auto_vacuum", 2),
+        ("journal_size_limit", 64 << 20),
+    ],
+)
+async def test_the_file_is_written_so_that_nothing_is_lost_and_erased_is_gone(shelf, pragma, value):
+    async with shelf.opened() as inbox:
+        assert await ask(inbox, lambda connection: connection.exec_driver_sql(f"PRAGMA {pragma}").scalar()) == value
+
+
+async def test_nobody_else_may_read_the_files(shelf):
+    async with shelf.opened() as inbox:
+        await inbox.put(transcript("r-1"))
+        await end_as(inbox, "done")
+        modes = {file.name: stat.filemode(file.stat().st_mode) for file in shelf.path.parent.iterdir()}
+    assert len(modes) == 5
+    assert set(modes.values()) == {"-rw-------"}
+
+
+async def test_closing_leaves_one_file_with_all_in_it_and_its_locks(shelf):
+    async with shelf.opened() as inbox:
+        await inbox.put(transcript("r-1"))
+    assert sorted(file.suffix for file in shelf.path.parent.iterdir()) == [".db", ".write"]
+
+
+async def test_a_relative_path_is_relative_to_the_folder_at_the_time_of_opening(tmp_path, monkeypatch):
+    facts: list[Fact] = []
+    inbox = SqliteInbox(Path("inbox.db"), receiver="default", emit=facts.append)
+    monkeypatch.chdir(tmp_path)
+    await inbox.open()
+    monkeypatch.chdir("/")
+    await inbox.put(transcript("r-1"))
+    await inbox.close()
+    assert (tmp_path / "inbox.db").exists()
+    assert [fact.location for fact in facts if isinstance(fact, InboxOpened)] == [str(tmp_path / "inbox.db")]
+
+
+async def test_memory_needs_no_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    inbox = MemoryInbox(receiver="default", emit=lambda fact: None)
+    await inbox.open()
+    await inbox.put(transcript("r-1"))
+    assert (await entry_of(inbox)).request_id == "r-1"
+    await inbox.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_purging_gives_the_space_back(ready):
+    async with ready.opened() as inbox:
+        await asyncio.gather(*(inbox.put(callback(os.urandom(50_000), job=f"j-{n}")) for n in range(40)))
+        for n in range(40):
+            await inbox.erase(job=f"j-{n}") if n < 2 else await end_as(inbox, "done")
+        before = ready.path.stat().st_size
+        ready.clock.now += 1_000_000
+        await inbox.purge(keep=DAY, dedupe_for=DAY)
+        await inbox.erase(request_id="nobody's")  # which empties the log into the file
+        assert ready.path.stat().st_size < before / 4
+
+
+async def test_what_is_erased_is_nowhere_in_the_files(ready):
+    secrets = [
+        f"{what}-{n}-to-be-forgotten"
+        for n in range(60)
+        for what in ("body", "id", "job", "path", "query", "context", "header", "error")
+    ]
+
+    def secret(n, text=""):
+        fields = {
+            "path": f"/path-{n}-to-be-forgotten",
+            "query": f"query-{n}-to-be-forgotten",
+            "job": f"job-{n}-to-be-forgotten",
+        }
+        context, headers = {"c": f"context-{n}-to-be-forgotten"}, {"dg-x": f"header-{n}-to-be-forgotten"}
+        body = b"%d body-%d-to-be-forgotten %s" % (n, n, text.encode())
+        return callback(body[:60], context=context, headers=headers, **fields)
+
+    async with ready.opened() as inbox:
+        await asyncio.gather(*(inbox.put(secret(n)) for n in range(60)))
+        await asyncio.gather(
+            *(inbox.put(transcript(f"id-{n}-to-be-forgotten", job=f"job-{n}-to-be-forgotten")) for n in range(60))
+        )
+        for n, (entry, _) in enumerate(await claimed(inbox, 40)):
+            await inbox.bury(entry, {f"error-{n}-to-be-forgotten": FAILED["save"]}, error=f"error-{n}-to-be-forgotten")
+        for n in range(60):
+            assert (await inbox.erase(job=f"job-{n}-to-be-forgotten")).rows == 2
+        found = b"".join(file.read_bytes() for file in ready.path.parent.iterdir())
+        assert [secret for secret in secrets if secret.encode() in found] == []
+
+
+async def test_an_erasure_says_that_another_process_still_reads_the_log(ready):
+    async with ready.opened() as inbox:
+        await inbox.put(transcript("r-1"))
+        with closing(sqlite3.connect(ready.path)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM dgreceiver_callback").fetchall()
+            await ask(inbox, lambda connection: connection.exec_driver_sql("PRAGMA busy_timeout = 50"))
+            said = await inbox.erase(request_id="r-1")
+    assert (said.rows, said.unreached) == (1, ["the write-ahead log, which another process is reading"])
+
+
+# --- the schema ---
+
+
+async def test_the_migrations_make_exactly_the_tables_that_the_statements_use(shelf):
+    async with shelf.opened():
+        pass
+    migrated, wanted = create_engine(f"sqlite:///{shelf.path}"), create_engine("sqlite://")
+    metadata.create_all(wanted)
+    with migrated.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE, "compare_type": True})
+        assert compare_metadata(context, metadata) == []
+    assert schema_of(migrated) == schema_of(wanted)
+    migrated.dispose()
+    wanted.dispose()
+
+
+def schema_of(engine):
+    """What a database says of its columns and, in SQL, of its indexes."""
+    columns = {name: list(map(repr, inspect(engine).get_columns(name))) for name in metadata.tables}
+    keys = {name: inspect(engine).get_unique_constraints(name) for name in metadata.tables}
+    with engine.connect() as connection:
+        rows = connection.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE type = 'index'").all()
+    return columns, keys, {name: sql and " ".join(sql.split()) for name, sql in rows if VERSION_TABLE not in name}
+
+
+def test_the_revisions_are_those_of_the_scripts():
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    scripts = ScriptDirectory.from_config(config).walk_revisions()
+    assert tuple(script.revision for script in scripts)[::-1] == REVISIONS
+
+
+async def test_an_empty_file_and_an_empty_database_become_an_inbox(shelf):
+    shelf.path.touch()
+    async with shelf.opened() as inbox:
+        await inbox.put(transcript("r-1"))
+    other = Shelf("sqlite", shelf.path.parent)
+    other.path = shelf.path.with_name("other.db")
+    with closing(sqlite3.connect(other.path)) as connection:
+        connection.execute("PRAGMA user_version = 7")
+    async with other.opened() as inbox:
+        assert await in_states(inbox) == {}
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        pytest.param(
+            lambda path: version_in(path, "9999"), "newer dgreceiver: its schema is 9999", id="a newer schema"
+        ),
+        pytest.param(foreign, "is an SQLite database but no inbox", id="another's database"),
+        pytest.param(lambda path: path.write_bytes(b"no database" * 1_000), "file is not a database", id="no database"),
+        pytest.param(lambda path: version_in(path, ""), "newer dgreceiver", id="a schema without a name"),
+    ],
+)
+async def test_a_file_that_is_not_ours_to_change_is_refused_and_left_as_it_is(ready, make, said):
+    make(ready.path)
+    before = ready.path.read_bytes()
+    with pytest.raises(SetupError, match=said):
+        await ready.inbox().open()
+    assert ready.path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        pytest.param("missing/inbox.db", "the folder of the inbox does not exist", id="no folder"),
+        pytest.param(".", "cannot open the inbox", id="a folder"),
+        pytest.param("x" * 252, "cannot open the inbox", id="a name that leaves no room for its lock"),
+    ],
+)
+async def test_a_path_where_no_file_can_be_is_a_setup_error(tmp_path, path, said):
+    inbox = SqliteInbox(tmp_path / path, receiver="default", emit=lambda fact: None)
+    with pytest.raises(SetupError, match=said):
+        await inbox.open()
+
+
+# --- where it is ---
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        pytest.param("nfs4", "network file system (nfs4)", id="network"),
+        pytest.param("tmpfs", "temporary file system (tmpfs)", id="memory"),
+        pytest.param("ext4", None, id="a disk"),
+    ],
+)
+def test_a_doubtful_file_system_is_told(tmp_path, kind, said):
+    """The innermost mount counts, as the kernel lists it."""
+    mounts = tmp_path / "mountinfo"
+    inner = tmp_path / "in" / "ner"
+    mounts.write_text(
+        f"1 0 8:1 / / rw shared:1 - nfs /dev/root rw\n2 1 0:5 / {tmp_path}/in rw - {kind} none rw\n"
+        f"3 1 0:6 / {tmp_path}/in/nerves rw - nfs none rw\n"
+    )
+    told = caveat(inner / "inbox.db", mounts=mounts)
+    assert told is None if said is None else said in str(told)
+
+
+def test_nothing_is_told_where_the_mounts_are_not_known(tmp_path):
+    assert caveat(tmp_path / "inbox.db", mounts=tmp_path / "missing") is None
+
+
+async def test_an_inbox_on_a_temporary_file_system_says_so(small_disk):
+    shelf = Shelf("sqlite", small_disk)
+    async with shelf.opened():
+        pass
+    assert "a restart of the machine loses it" in str(shelf.facts[0])
+
+
+# --- processes ---
+
+
+async def test_of_two_processes_both_store_and_one_owns(ready):
+    async with ready.opened() as other:
+        with process("hold", ready.path) as owner:
+            await heard(owner, "ready")
+            first = await other.put(transcript("r-1"))
+            assert await heard(owner, "leased") == first.key
+            second = await other.put(transcript("r-2"))
+            assert await nothing_is_due(other)
+            assert {entry.key: entry.state for entry in await other.page()} == {
+                first.key: "leased",
+                second.key: "waiting",
+            }
+
+
+async def test_when_the_owner_is_killed_another_takes_over_at_once(ready):
+    async with ready.opened() as other:
+        put = await other.put(transcript("r-1"))
+        with process("hold", ready.path) as owner:
+            await heard(owner, "leased")
+            claim = asyncio.ensure_future(claimed(other))
+            await other.counts()
+            assert not claim.done()
+            owner.kill()
+            begun = asyncio.get_running_loop().time()
+            [(entry, body)] = await claim
+            took = asyncio.get_running_loop().time() - begun
+    assert (entry.key, entry.crashes, body) == (put.key, 1, transcript("r-1").body)
+    assert [fact.recovered for fact in ready.facts if isinstance(fact, DispatchTaken)] == [1]
+    assert took < 1.0
+
+
+async def test_while_there_is_no_pause_in_what_comes_in_it_is_handled_all_the_same(ready):
+    with process("work", ready.path, 0) as busy:
+        await asyncio.wait_for(heard(busy, "settled"), 5)
+        busy.kill()
+
+
+async def test_a_run_that_ended_forgets_the_crashes_before_it(ready):
+    async with ready.opened() as other:
+        await other.put(transcript("r-1"))
+        with process("hold", ready.path) as owner:
+            await heard(owner, "leased")
+        await other.postpone(await entry_of(other), FAILED, wait=0, error="not yet")
+        assert (await entry_of(other)).crashes == 0
+
+
+async def test_a_fork_that_lives_on_holds_no_lock(ready):
+    async with ready.opened() as other:
+        await other.put(transcript("r-1"))
+        with process("fork", ready.path) as owner:
+            child, _ = (await heard(owner, "child")).split()
+            owner.send_signal(signal.SIGKILL)
+            owner.wait()
+            assert (await entry_of(other)).crashes == 1
+            os.kill(int(child), signal.SIGKILL)  # it was there all the time
+
+
+def test_a_fork_forgets_its_locks_and_leaves_them_to_its_parent(tmp_path):
+    mine, other = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
+    assert mine.try_acquire()
+    assert not other.try_acquire()
+    mine.release()
+    other.acquire()
+    assert not mine.try_acquire()
+    other.close()
+    assert mine.try_acquire()
+    mine.close()
+    mine.release()  # of nothing
+
+
+async def test_what_was_to_wait_by_another_clock_waits_no_longer_than_it_was_to(ready):
+    """The wall clock went back an hour between two runs."""
+    async with ready.opened() as inbox:
+        for n, wait in enumerate((30, 0)):
+            await inbox.put(transcript(f"r-{n}"))
+            await inbox.postpone(await entry_of(inbox), FAILED, wait=wait, error="not yet")
+    ready.clock.now -= 3_600
+    async with ready.opened() as inbox:
+        assert (await entry_of(inbox)).request_id == "r-1"
+        ready.clock.now += 29
+        assert await nothing_is_due(inbox)
+        ready.clock.now += 1
+        assert (await entry_of(inbox)).request_id == "r-0"
+
+
+async def test_a_lane_survives_its_process(ready):
+    async with ready.opened() as other:
+        puts = [await other.put(message("j-1", str(n))) for n in range(2)]
+        with process("hold", ready.path) as owner:
+            assert await heard(owner, "leased") == puts[0].key
+        assert (await end_as(other, "done")).key == puts[0].key
+        assert (await end_as(other, "done")).key == puts[1].key

@@ -1,0 +1,319 @@
+"""The server: what it answers by itself, what it writes down, whom it sends away, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from dgreceiver import Receiver, SetupError
+from dgreceiver.server import Server, listen
+from dgreceiver.testing.payloads import transcript
+
+from .support import BASIC, PASSWORD, USER, calling, entries_of, new_receiver, post, until
+
+SHORT = 0.15  # seconds for a head
+HEAD = f"POST / HTTP/1.1\r\nhost: localhost\r\nauthorization: {BASIC}\r\n".encode()
+UPGRADE = b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+
+FIVE_LINES = f"""
+from dgreceiver import BasicAuth, Receiver, Transcript
+receiver = Receiver(auth=BasicAuth("{USER}", "{PASSWORD}"))
+@receiver.on(Transcript)
+async def save(transcript: Transcript) -> None:
+    print(transcript.request_id, transcript.text, flush=True)
+"""
+HANGING = f"""
+import threading
+from dgreceiver import BasicAuth, Receiver, Transcript
+receiver = Receiver(auth=BasicAuth("{USER}", "{PASSWORD}"))
+@receiver.on(Transcript)
+def hang(transcript: Transcript) -> None:
+    print("hanging", flush=True)
+    threading.Event().wait()
+"""
+
+
+@asynccontextmanager
+async def running(receiver: Receiver | None = None, **options: float) -> AsyncIterator[Served]:
+    """A server in the test's own loop."""
+    server = Server(receiver or new_receiver(), **options)
+    with listen("127.0.0.1", 0) as door:
+        port: int = door.getsockname()[1]
+        serving = asyncio.create_task(server.serve([door]))
+        await until(lambda: server.started)
+        try:
+            yield Served(server, port)
+        finally:
+            server.should_exit = True
+            await serving
+
+
+class Served:
+    def __init__(self, server: Server, port: int) -> None:
+        self.server = server
+        self.port = port
+
+    def client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", trust_env=False)
+
+    async def say(self, *pieces: bytes, every: float = 0.0) -> bytes:
+        """Send pieces through a plain socket until the other side has had enough; all that it said."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        hearing = asyncio.create_task(_hear(reader))
+        with suppress(ConnectionError):
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.wait([hearing], timeout=every)
+        async with asyncio.timeout(5):
+            said = await hearing
+        writer.transport.abort()
+        return said
+
+
+async def _hear(reader: asyncio.StreamReader) -> bytes:
+    said = bytearray()
+    with suppress(ConnectionError):
+        while piece := await reader.read(4096):
+            said += piece
+    return bytes(said)
+
+
+class Process:
+    """`dgreceiver serve` in a folder, and what it has written."""
+
+    def __init__(self, folder: Path, app: str) -> None:
+        (folder / "app.py").write_text(app)
+        self._log = folder / "log.txt"
+        with self._log.open("wb") as log, listen("127.0.0.1", 0) as door:
+            self.url = f"http://127.0.0.1:{door.getsockname()[1]}"
+        command = [sys.executable, "-m", "dgreceiver", "serve", "app:receiver", "--port", self.url.rpartition(":")[2]]
+        with self._log.open("wb") as log:
+            self.child = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def wait_for(self, words: str) -> None:
+        deadline = time.monotonic() + 20
+        while words not in self.log:
+            assert time.monotonic() < deadline, self.log
+            assert self.child.poll() is None, self.log
+            time.sleep(0.02)
+
+    def post(self) -> httpx.Response:
+        payload = transcript()
+        return httpx.post(
+            f"{self.url}/?token=hush", content=payload.body, headers=dict(payload.headers), auth=(USER, PASSWORD)
+        )
+
+
+@contextmanager
+def a_process(folder: Path, app: str) -> Iterator[Process]:
+    process = Process(folder, app)
+    try:
+        process.wait_for("receiving on")
+        yield process
+    finally:
+        process.child.kill()
+        process.child.wait()
+
+
+# --- probes
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+async def test_a_probe_is_answered_without_credentials(method, path):
+    async with running() as served, served.client() as client:
+        answer = await client.request(method, path)
+        assert (answer.status_code, answer.content) == (200, b'{"status":"ok"}' if method == "GET" else b"")
+
+
+async def test_a_post_to_the_path_of_a_probe_is_a_callback():
+    async with running() as served, served.client() as client:
+        answers = [await post(client, transcript(), "/livez", auth=auth) for auth in (None, (USER, PASSWORD))]
+        assert [answer.status_code for answer in answers] == [401, 200]
+
+
+async def test_a_server_is_alive_but_not_ready_before_it_has_started_and_when_it_stops():
+    async def probe(server: Server) -> list[int]:
+        app: Any = server.config.app
+        async with calling(app, auth=None) as client:
+            return [(await client.get(path)).status_code for path in ("/livez", "/readyz")]
+
+    assert await probe(Server(new_receiver(name="not started"))) == [200, 503]
+    async with running() as served:
+        assert await probe(served.server) == [200, 200]
+        served.server.should_exit = True
+        assert await probe(served.server) == [200, 503]
+
+
+# --- the access log
+
+
+async def test_the_access_log_has_a_line_for_each_request_without_query_or_credentials(caplog):
+    caplog.set_level(logging.DEBUG, "dgreceiver")
+    caplog.set_level(logging.DEBUG, "uvicorn")
+    async with running() as served, served.client() as client:
+        await post(client, transcript(), "/calls/%1B%5B31m?token=hush", auth=(USER, PASSWORD))
+        await client.get("/?token=hush", headers={"authorization": "Basic aHVzaA=="})
+        await served.say(b"GET /ws?token=hush HTTP/1.1\r\nhost: localhost\r\n" + UPGRADE)
+    lines = [record.getMessage().split() for record in caplog.records if record.name == "dgreceiver.access"]
+    assert [(line[:3], line[-1]) for line in lines] == [
+        (["POST", "/calls/%1B%5B31m", "200"], "127.0.0.1"),
+        (["GET", "/", "405"], "127.0.0.1"),
+        (["WEBSOCKET", "/ws", "501"], "127.0.0.1"),
+    ]
+    written = [record.getMessage() for record in caplog.records if record.name.startswith(("dgreceiver", "uvicorn"))]
+    assert not [line for line in written for secret in ("hush", "aHVzaA", PASSWORD, BASIC) if secret in line]
+
+
+async def test_who_leaves_before_the_body_is_whole_has_a_line_without_a_status(caplog):
+    caplog.set_level(logging.INFO, "dgreceiver.access")
+    async with running() as served:
+        _, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(HEAD + b"content-length: 100\r\n\r\n{")
+        await asyncio.sleep(0.05)
+        writer.transport.abort()
+        await until(lambda: any(line.startswith("POST / - ") for line in caplog.messages))
+
+
+# --- who is sent away
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        pytest.param([], id="who says nothing"),
+        pytest.param([b"POST / HTTP/1.1\r\nx: "], id="who stops within a header"),
+        pytest.param([b"POST / HTTP/1.1\r\nx: ", *[b"a"] * 40], id="who sends a header by the letter"),
+        pytest.param([b"\r\n"] * 40, id="who sends empty lines"),
+    ],
+)
+async def test_a_connection_that_brings_no_request_in_time_is_closed(pieces):
+    async with running(head_seconds=SHORT) as served:
+        begun = time.monotonic()
+        said = await served.say(*pieces, every=0.02)
+        assert said.startswith(b"HTTP/1.1 408 ")
+        assert time.monotonic() - begun < 2
+
+
+async def test_the_body_of_a_request_that_was_refused_is_not_awaited_for_ever():
+    async with running(head_seconds=SHORT) as served:
+        head = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n"
+        said = await served.say(head, *[b"a"] * 40, every=0.02)
+        assert said.startswith(b"HTTP/1.1 401 ")
+
+
+async def test_a_slow_body_that_is_wanted_has_the_time_that_the_limits_give_it():
+    async with running(head_seconds=SHORT) as served:
+        body = transcript().body
+        head = HEAD + f"connection: close\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+        said = await served.say(head, body[:9], body[9:], every=2 * SHORT)
+        assert said.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_connection_is_kept_for_the_next_request():
+    async with running(head_seconds=SHORT) as served, served.client() as client:
+        await post(client, transcript(), auth=(USER, PASSWORD))
+        await asyncio.sleep(2 * SHORT)
+        assert (await post(client, transcript(), auth=(USER, PASSWORD))).status_code == 200
+        assert len(served.server.server_state.connections) == 1
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        pytest.param([HEAD, b"x: " + b"a" * 70_000, b"\r\n\r\n"], id="one that ends"),
+        pytest.param([HEAD, b"x: ", *[b"a" * 100_000] * 200], id="20 MB in one header"),
+        pytest.param([HEAD, *[b"x: " + b"a" * 1000 + b"\r\n"] * 20_000], id="20 MB in many"),
+        pytest.param([b"POST /" + b"a" * 70_000 + b" HTTP/1.1\r\nhost: localhost\r\n\r\n"], id="a long path"),
+        pytest.param(
+            [HEAD, b"transfer-encoding: chunked\r\n\r\n1\r\n{\r\n0\r\n", *[b"x: " + b"a" * 1000 + b"\r\n"] * 20_000],
+            id="trailers",
+        ),
+    ],
+)
+async def test_a_head_that_is_too_large_is_refused(pieces, caplog):
+    caplog.set_level(logging.INFO, "dgreceiver.access")
+    receiver = new_receiver()
+    async with running(receiver) as served:
+        said = await served.say(*pieces)
+        assert said.startswith(b"HTTP/1.1 431 ") or not said  # a reset may overtake it
+        await until(lambda: "- - 431 127.0.0.1" in caplog.messages)
+        assert await entries_of(receiver) == []
+
+
+@pytest.mark.parametrize("length", [10, 70_000])
+async def test_what_is_no_http_is_answered_with_400(length):
+    async with running() as served:
+        assert (await served.say(b"\x16\x03\x01" * length)).startswith(b"HTTP/1.1 400 ")
+
+
+async def test_a_websocket_is_denied_with_one_warning(caplog):
+    async with running() as served:
+        for _ in range(2):
+            said = await served.say(b"GET / HTTP/1.1\r\nhost: localhost\r\n" + UPGRADE)
+            assert said.startswith(b"HTTP/1.1 501 ")
+    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [line for line in warnings if "WebSocket" in line] == warnings[:1] == warnings
+
+
+async def test_a_response_does_not_name_the_server():
+    async with running() as served, served.client() as client:
+        assert "server" not in (await client.get("/livez")).headers
+
+
+# --- starting
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "no-such-host.invalid"])
+def test_an_address_that_is_not_ours_is_a_setup_error(host):
+    with pytest.raises(SetupError, match=r"cannot listen on .*:8080: .*; end what listens there, or choose another"):
+        listen(host, 8080)
+
+
+async def test_a_receiver_that_cannot_start_ends_the_server(tmp_path):
+    server = Server(new_receiver(inbox=f"sqlite:///{tmp_path}/none/inbox.db"))
+    with pytest.raises(SetupError, match="the folder of the inbox does not exist"):
+        await server.serve([])
+
+
+# --- processes
+
+
+def test_five_lines_in_an_empty_folder_are_served_until_sigterm(tmp_path):
+    with a_process(tmp_path, FIVE_LINES) as process:
+        assert process.post().json()["status"] == "stored"
+        process.wait_for("hello world")
+        process.child.send_signal(signal.SIGTERM)
+        assert process.child.wait(15) == 0
+        assert (tmp_path / "dgreceiver.db").exists()
+        assert " INFO    POST / 200 " in process.log
+        assert not [secret for secret in ("hush", PASSWORD, BASIC) if secret in process.log]
+
+
+def test_a_second_signal_ends_the_process_at_once(tmp_path):
+    with a_process(tmp_path, HANGING) as process:
+        process.post()
+        process.wait_for("hanging")
+        process.child.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + 15
+        while process.child.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+            process.child.send_signal(signal.SIGTERM)
+        assert process.child.wait() == -signal.SIGTERM
+        assert time.monotonic() < deadline - 10
