@@ -19,8 +19,8 @@ import httpx
 import uvicorn
 from starlette.types import ASGIApp, Message, Scope
 
-from dgreceiver import BasicAuth, Event, Limits, Receiver
-from dgreceiver.facts import Fact
+from dgreceiver import BasicAuth, Event, ExtraAuth, Limits, Receiver
+from dgreceiver.facts import CallbackStored, Fact
 from dgreceiver.testing.payloads import Payload
 
 USER, PASSWORD = "deepgram", "fake-password"
@@ -269,13 +269,23 @@ class Ledger:
     def read(self) -> Sequence[Mapping[str, Any]]:
         return [json.loads(line) for line in self._path.read_text().splitlines()]
 
+    def by(self, what: str) -> set[int]:
+        """The processes that noted it."""
+        return {line["by"] for line in self.read() if line["what"] == what}
+
     def about(self, what: str) -> list[str]:
         return [line["about"] for line in self.read() if line["what"] == what]
 
 
 def ledger_app(folder: Path) -> Receiver:
     """Notes where each handling begins and ends; in between it gives way to others."""
-    receiver, ledger = new_receiver(inbox=in_file(folder)), Ledger(folder)
+    ledger = Ledger(folder)
+
+    def hook(fact: Fact) -> None:
+        if isinstance(fact, CallbackStored):
+            ledger.note("stored", fact.request_id)
+
+    receiver = new_receiver(inbox=in_file(folder), hooks=[hook])
 
     @receiver.on(Event)
     async def note(event: Event) -> None:
@@ -287,5 +297,6 @@ def ledger_app(folder: Path) -> Receiver:
 
 
 def small_app(folder: Path) -> Receiver:
-    """Stores, with room for 64 MiB of bodies on their way in."""
-    return new_receiver(inbox=in_file(folder), limits=Limits(in_flight=64 * 1024 * 1024))
+    """Stores, with room for 64 MiB of bodies on their way in, of which each is held whole until it is stored."""
+    auth = AUTH | ExtraAuth("fake-callback-secret")
+    return new_receiver(auth=auth, inbox=in_file(folder), limits=Limits(in_flight=64 * 1024 * 1024))

@@ -45,6 +45,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "server": RECEIVER,
     "folder": RECEIVER,
     "testing": FRONTS,
+    "cli.demo_app": ("__init__",),  # an app as a user would write it
     "cli": KIT,
     "__main__": (*KIT, "cli"),
     "__init__": (*FRONTS, "inbox.contract"),

@@ -221,13 +221,14 @@ async def test_of_four_processes_all_store_and_one_dispatches_until_it_is_killed
             sender = Sender(client)
             await asyncio.gather(*(sender.send(transcript()) for _ in range(200)))
             await until(lambda: len(ledger.about("ended")) == 200)
-            [owner] = {line["by"] for line in ledger.read()}
+            [owner] = ledger.by("begun")
+            assert len(ledger.by("stored")) > 1
             [first] = [server for server in servers if server.pid == owner]
             before = time.monotonic()
             await asyncio.to_thread(first.kill)
             await asyncio.gather(*(sender.send(transcript()) for _ in range(20)))
             await until(lambda: len(set(ledger.about("ended"))) == 220)
-            late = [line for line in ledger.read() if line["by"] != owner]
+            late = [line for line in ledger.read() if line["what"] == "begun" and line["by"] != owner]
     assert set(sender.acknowledged) == set(ledger.about("ended"))
     assert len({line["by"] for line in late}) == 1
     assert late[0]["at"] - before < 1.0
@@ -248,6 +249,7 @@ async def test_large_bodies_wait_for_room_and_memory_stays_bounded(tmp_path):
             statuses = Counter(task.result().status_code for task in bodies)
     assert set(statuses) <= {200, 503}
     assert statuses[200] >= 12
+    print("MEM", before/MIB, most/MIB, statuses)
     assert most - before < 200 * MIB
 
 

@@ -98,10 +98,10 @@ def test_a_list_may_be_of_one_state(folder, options, found):
 def test_a_long_list_comes_in_pages(folder):
     first = run(folder, "list", "--limit", "3")
     before = first.stderr.split()[-1]
-    assert first.stderr == f"what came before: --before {before}\n"
+    assert first.stderr.endswith(f"what came before: --before {before}\n")
     rest = run(folder, "list", "--limit", "3", "--before", before)
     assert [row[2] for row in rows(first) + rows(rest)] == ["audio", "nobody's", "done", "dead", "done"]
-    assert rest.stderr == ""
+    assert "before" not in rest.stderr
 
 
 def test_a_list_is_of_one_receiver(folder):
@@ -166,7 +166,8 @@ def test_a_body_that_is_no_longer_kept_is_told(folder):
 
     asyncio.run(purge())
     ended = run(folder, "show", key, "--body")
-    assert (ended.exit_code, ended.stderr) == (2, f"dgreceiver: the body of {key} is no longer kept\n")
+    assert ended.exit_code == 2
+    assert ended.stderr.endswith(f"dgreceiver: the body of {key} is no longer kept\n")
 
 
 def test_a_key_that_nothing_has_is_told(folder):

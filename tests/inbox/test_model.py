@@ -97,7 +97,7 @@ class InboxMachine(RuleBasedStateMachine):
         known = [row for row in self.rows.values() if row.name == name]
         if key not in self.rows:
             wanted, state = "stored", "waiting"
-        elif self.rows[key].state == "erased" or any(row.body == came.body for row in known):
+        elif not self.rows[key].has_body or any(row.body == came.body for row in known):
             wanted, state = "duplicate", None
         else:
             wanted, state = "conflict", "conflict"

@@ -11,7 +11,7 @@ import time
 from hashlib import sha256
 from pathlib import Path
 
-from .. import Delivery, Event, Receiver, RetryPolicy, SignedAuth, Transcript
+from dgreceiver import Delivery, Event, Receiver, RetryPolicy, SignedAuth, Transcript
 
 KEY = "DGRECEIVER_DEMO_KEY"  # the variable that holds the key with which the demo's URLs are signed
 INBOX = "sqlite:///demo.db"

@@ -18,11 +18,13 @@ from sqlalchemy.pool import NullPool, StaticPool
 from ..errors import InboxError, SetupError
 from ..facts import Hook, InboxOpened
 from .locks import FileLock
+from .rows import run
 from .sql import SqlInbox
 from .tables import REVISIONS, VERSION_TABLE, metadata
 
 MIN_FREE = 128 * 1024 * 1024  # bytes left on the disk below which nothing new is taken
 LOG_LIMIT = 64 * 1024 * 1024
+VACUUM_UP_TO = 256 * 1024 * 1024  # bytes that are rewritten in a second or two
 PAGES_AT_ONCE = 4096  # that one shrink gives back
 MOUNTS = Path("/proc/self/mountinfo")
 
@@ -76,9 +78,15 @@ class SqliteFile:
         if free < min(MIN_FREE, disk.f_blocks * disk.f_frsize // 20):
             raise InboxError(f"the disk of {self._path} is full: {free // 1024} KiB are left")
 
-    def empty_log(self, connection: Connection) -> Sequence[str]:
+    def scrub(self, connection: Connection) -> Sequence[str]:
+        """Take what was erased out of the free space within pages, where `secure_delete` does not reach, and the log."""
+        left = []
+        if self._path.stat().st_size <= VACUUM_UP_TO:
+            run(connection, "VACUUM")
+        else:
+            left.append("pieces of short texts in the free space of the file, until the next VACUUM")
         busy, *_ = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
-        return ["the write-ahead log, which another process is reading"] if busy else []
+        return [*left, "the write-ahead log, which another process is reading"] if busy else left
 
     def shrink(self, connection: Connection) -> None:
         connection.connection.cursor().executescript(f"PRAGMA incremental_vacuum({PAGES_AT_ONCE})")  # to its end
@@ -150,7 +158,7 @@ class SqliteMemory:
     def check_room(self) -> None:
         """Memory is bounded by what may be in flight, not here."""
 
-    def empty_log(self, connection: Connection) -> Sequence[str]:
+    def scrub(self, connection: Connection) -> Sequence[str]:
         return []
 
     def shrink(self, connection: Connection) -> None:

@@ -175,8 +175,8 @@ class Place(Protocol):
     def check_room(self) -> None:
         """Raises: InboxError if there is too little room for anything new."""
 
-    def empty_log(self, connection: Connection) -> Sequence[str]:
-        """Take what was erased out of the write-ahead log; what could not be reached."""
+    def scrub(self, connection: Connection) -> Sequence[str]:
+        """Take the last traces of what was erased out of the files; what could not be reached."""
 
     def shrink(self, connection: Connection) -> None:
         """Give back to the file system what was purged."""
