@@ -172,6 +172,26 @@ def piece(body: bytes, *, more: bool = False) -> Message:
 GONE: Message = {"type": "http.disconnect"}
 
 
+@asynccontextmanager
+async def living(app: ASGIApp, state: dict[str, Any] | None = None) -> AsyncIterator[list[Message]]:
+    """Start an app by the lifespan protocol and stop it at the end; what it says in between."""
+    said, asked = list[Message](), asyncio.Queue[Message]()
+
+    async def send(message: Message) -> None:
+        said.append(message)
+
+    scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {} if state is None else state}
+    asked.put_nowait({"type": "lifespan.startup"})
+    life = asyncio.ensure_future(app(scope, asked.get, send))
+    try:
+        await until(lambda: said or life.done())
+        yield said
+    finally:
+        asked.put_nowait({"type": "lifespan.shutdown"})
+        await asyncio.wait([life], timeout=20)
+    await life
+
+
 # --- servers
 
 

@@ -249,7 +249,6 @@ async def test_large_bodies_wait_for_room_and_memory_stays_bounded(tmp_path):
             statuses = Counter(task.result().status_code for task in bodies)
     assert set(statuses) <= {200, 503}
     assert statuses[200] >= 12
-    print("MEM", before/MIB, most/MIB, statuses)
     assert most - before < 200 * MIB
 
 

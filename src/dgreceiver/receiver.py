@@ -112,6 +112,8 @@ class Receiver(TakesHandlers):
                 await self._stop()
 
     async def _ensure_started(self) -> _Running:
+        if self._is_orphaned:
+            self._running, self._start = None, asyncio.Lock()
         async with self._start:
             if self._running is None:
                 self._running = await self._begin()
@@ -164,7 +166,12 @@ class Receiver(TakesHandlers):
     @property
     def is_over(self) -> bool:
         """Whether it was stopped, or its loop has ended without stopping it."""
-        return self._stopped or (self._running is not None and self._running.loop.is_closed())
+        return self._stopped or self._is_orphaned
+
+    @property
+    def _is_orphaned(self) -> bool:
+        """Whether its loop has ended without stopping it, as in tests that each have their own."""
+        return self._running is not None and self._running.loop.is_closed()
 
     # --- the ASGI app ---
 
@@ -177,7 +184,9 @@ class Receiver(TakesHandlers):
             await lifespan(self.running, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        running = self._running or await self._start_late()
+        running = self._running
+        if running is None or self._is_orphaned:
+            running = await self._start_late()
         if running is None:
             return await answer(send, 503, {"error": "stopped"})
         running.requests += 1
@@ -313,13 +322,15 @@ async def lifespan(running: Callable[[], AbstractAsyncContextManager[None]], rec
     Source: https://asgi.readthedocs.io/en/latest/specs/lifespan.html
     """
     await receive()
+    doing = "startup"
     try:
         async with running():
             await send({"type": "lifespan.startup.complete"})
+            doing = "shutdown"
             await receive()
-    except DgreceiverError as error:
-        logger.error("%s", error)
-        await send({"type": "lifespan.startup.failed", "message": str(error)})
+    except Exception as error:  # a server takes an exception for an app that knows no lifespan
+        logger.error("%s", error, exc_info=not isinstance(error, DgreceiverError))
+        await send({"type": f"lifespan.{doing}.failed", "message": str(error)})
     else:
         await send({"type": "lifespan.shutdown.complete"})
 

@@ -144,11 +144,11 @@ def test_the_values_of_a_query_are_not_shown(tmp_path):
 
     async def fill() -> None:
         async with receiver.running(), calling(receiver) as client:
-            await post(client, transcript(), "/?token=hush&id=17")
+            await post(client, transcript(), "/?token=hush&id=17&hush")
 
     asyncio.run(fill())
     ended = run(tmp_path, "show", rows(run(tmp_path, "list"))[0][0])
-    assert "query        token=… id=…" in ended.stdout
+    assert "query        token=… id=… …\n" in ended.stdout
     assert "hush" not in ended.stdout
 
 

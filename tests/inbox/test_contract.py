@@ -317,6 +317,28 @@ async def test_what_a_claim_was_given_as_it_was_cancelled_waits_again(inbox):
     assert (await entry_of(inbox)).crashes == 0
 
 
+async def test_a_claim_that_was_replaced_can_still_be_cancelled(inbox):
+    before = asyncio.ensure_future(claimed(inbox))
+    await inbox.counts()
+    after = asyncio.ensure_future(claimed(inbox))
+    await asyncio.sleep(0)
+    before.cancel()
+    put = await inbox.put(transcript("r-1"))
+    assert [entry.key for entry, _ in await after] == [put.key]
+
+
+async def test_a_claim_can_be_cancelled_while_the_inbox_closes(shelf):
+    inbox = shelf.inbox()
+    await inbox.open()
+    claim = asyncio.ensure_future(claimed(inbox))
+    await inbox.counts()
+    closing = asyncio.ensure_future(inbox.close())
+    await asyncio.sleep(0)
+    claim.cancel()
+    await closing
+    assert claim.cancelled()
+
+
 async def test_a_claim_is_empty_when_the_inbox_closes(shelf):
     async with shelf.opened() as inbox:
         claim = asyncio.ensure_future(claimed(inbox))

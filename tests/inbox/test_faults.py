@@ -301,10 +301,10 @@ async def test_whenever_it_is_killed_what_was_acknowledged_is_there_and_what_was
     async with durable.opened() as inbox:
         given: list[str] = []
         while await inbox.busy():
-            for entry, body in await claimed(inbox, 200):
-                assert f'"{entry.request_id}"'.encode() in body
-                given.append(str(entry.request_id))
-                await inbox.settle(entry, "done", SAVED)
+            batch = await claimed(inbox, 200)
+            assert all(f'"{entry.request_id}"'.encode() in body for entry, body in batch)
+            given += [str(entry.request_id) for entry, _ in batch]
+            await asyncio.gather(*(inbox.settle(entry, "done", SAVED) for entry, _ in batch))
         assert len(acknowledged) > 100
         assert settled
         assert settled.isdisjoint(given)

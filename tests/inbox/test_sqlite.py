@@ -24,7 +24,7 @@ from sqlalchemy import create_engine, inspect
 
 from dgreceiver.errors import SetupError
 from dgreceiver.facts import DispatchTaken, Fact, InboxOpened
-from dgreceiver.inbox import migrations
+from dgreceiver.inbox import locks, migrations
 from dgreceiver.inbox.locks import FileLock
 from dgreceiver.inbox.memory import MemoryInbox
 from dgreceiver.inbox.sqlite import SqliteInbox, caveat
@@ -187,6 +187,14 @@ async def test_what_is_erased_is_nowhere_in_the_files(ready):
             assert (await inbox.erase(job=f"job-{n}-to-be-forgotten")).rows == 2
         found = b"".join(file.read_bytes() for file in ready.path.parent.iterdir())
         assert [secret for secret in secrets if secret.encode() in found] == []
+
+
+async def test_an_erasure_says_that_a_large_file_was_not_rewritten(ready):
+    async with ready.opened() as inbox:
+        await inbox.put(transcript("r-1"))
+        os.truncate(ready.path, 257 << 20)  # a hole, which SQLite does not mind
+        said = await inbox.erase(request_id="r-1")
+    assert [words[:21] for words in said.unreached] == ["pieces of short texts"]
 
 
 async def test_an_erasure_says_that_another_process_still_reads_the_log(ready):
@@ -371,7 +379,7 @@ async def test_a_fork_that_lives_on_holds_no_lock(ready):
             os.kill(int(child), signal.SIGKILL)  # it was there all the time
 
 
-def test_a_fork_forgets_its_locks_and_leaves_them_to_its_parent(tmp_path):
+def test_one_at_a_time_has_a_lock(tmp_path):
     mine, other = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
     assert mine.try_acquire()
     assert not other.try_acquire()
@@ -382,6 +390,14 @@ def test_a_fork_forgets_its_locks_and_leaves_them_to_its_parent(tmp_path):
     assert mine.try_acquire()
     mine.close()
     mine.release()  # of nothing
+
+
+def test_the_child_of_a_fork_lets_go_of_every_lock(tmp_path):
+    mine, other = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
+    assert mine.try_acquire()
+    locks._forget_after_fork()
+    assert other.try_acquire()
+    other.close()
 
 
 async def test_what_was_to_wait_by_another_clock_waits_no_longer_than_it_was_to(ready):

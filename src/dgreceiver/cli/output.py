@@ -1,19 +1,15 @@
-"""What the commands print, and in what form: for a terminal, and for whatever reads us through a pipe."""
+"""What the commands print, and in what form."""
 
 from __future__ import annotations
 
-import sys
-
 from rich.console import Console
 
-WIDE = 500  # columns, where no terminal says how many there are: nothing is cut
+WIDE = 500  # columns: a terminal wraps what it has no room for, where a table would leave out the key
 
 
 def console() -> Console:
     """Where to print; it escapes nothing by itself: what a stranger may have written goes through `shown`."""
-    return Console(
-        width=None if sys.stdout.isatty() else WIDE, soft_wrap=True, markup=False, emoji=False, highlight=False
-    )
+    return Console(width=WIDE, soft_wrap=True, markup=False, emoji=False, highlight=False)
 
 
 def shown(text: object) -> str:

@@ -8,6 +8,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import DgreceiverError, SetupError
 from ..receiver import Receiver, lifespan
+from ..telemetry import logger
+from ..web.http import path_below
 
 
 class CallbackMiddleware:
@@ -30,14 +32,18 @@ class CallbackMiddleware:
         if scope["type"] == "lifespan":
             await _Lifespan(self._app, self._receiver, receive, send).run(scope)
         elif scope["type"] in ("http", "websocket") and self._is_ours(scope):
-            ours = {**scope, "root_path": scope.get("root_path", "").rstrip("/") + self._path}
-            await self._receiver(ours, receive, send)
+            await self._receiver(self._below(scope), receive, send)
         else:
             await self._app(scope, receive, send)
 
     def _is_ours(self, scope: Scope) -> bool:
-        path: str = scope["path"].removeprefix(scope.get("root_path", "").rstrip("/"))
+        path = path_below(scope)
         return path == self._path or path.startswith(self._path + "/")
+
+    def _below(self, scope: Scope) -> Scope:
+        """The scope as for an app that is mounted here; `path` includes `root_path`, though a proxy took that off."""
+        root = scope.get("root_path", "").rstrip("/")
+        return {**scope, "root_path": root + self._path, "path": root + path_below(scope)}
 
 
 class _Lifespan:
@@ -53,7 +59,7 @@ class _Lifespan:
         self._send = send
         self._receiving = AsyncExitStack()
         self._answered = False  # the app has, so it knows the protocol
-        self._failed = False  # the receiver did not start
+        self._failure: Message | None = None  # that the receiver did not start
 
     async def run(self, scope: Scope) -> None:
         startup = await self._receive()
@@ -69,13 +75,15 @@ class _Lifespan:
                 raise
         finally:
             await self._receiving.aclose()
+            if self._failure:  # only now: the server ends when it hears of it, and with it the app
+                await self._send(self._failure)
         if not self._answered:
             messages[:] = [startup]
             await lifespan(self._receiver.running, receive, self._send)
 
     async def _next(self) -> Message:
-        if self._failed:
-            return {"type": "lifespan.shutdown"}  # of what the app has opened; the server will send no more
+        if self._failure:
+            return {"type": "lifespan.shutdown"}  # of what the app has opened; the server will not ask for it
         message = await self._receive()
         await self._receiving.aclose()
         return message
@@ -83,15 +91,13 @@ class _Lifespan:
     async def _pass(self, message: Message) -> None:
         self._answered = True
         if message["type"] == "lifespan.startup.complete":
-            message = await self._start(message)
-        elif self._failed:
-            return  # the server has heard the last of it
-        await self._send(message)
+            await self._start()
+        if not self._failure:
+            await self._send(message)
 
-    async def _start(self, complete: Message) -> Message:
+    async def _start(self) -> None:
         try:
             await self._receiving.enter_async_context(self._receiver.running())
-        except DgreceiverError as error:
-            self._failed = True
-            return {"type": "lifespan.startup.failed", "message": str(error)}
-        return complete
+        except Exception as error:  # whatever it is, the app is to be shut down before the server hears of it
+            logger.error("%s", error, exc_info=not isinstance(error, DgreceiverError))
+            self._failure = {"type": "lifespan.startup.failed", "message": str(error)}

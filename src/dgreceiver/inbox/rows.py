@@ -12,7 +12,7 @@ import msgspec
 from sqlalchemy import Connection, Table, bindparam, select, text, update
 
 from .contract import Entry, Mark
-from .packing import unpack
+from .packing import Packed, unpack
 from .tables import OPEN, WAITING, bodies, callbacks, lanes, parts
 
 ONCE = 64  # rows in one INSERT at most
@@ -109,16 +109,30 @@ def _insert_sql(table: Table, rows: int, placeholder: str, unless_known: str | N
     return f"INSERT INTO {table.name} ({names}) VALUES {', '.join([one] * rows)}{clause}"  # noqa: S608 - our own names
 
 
-_BODY = select(bodies.c.packed, bodies.c.data).where(bodies.c.id == bindparam("id"))
+_BODIES = select(bodies.c.id, bodies.c.packed, bodies.c.data).where(bodies.c.id.in_(bindparam("ids", expanding=True)))
 _UPLOAD_OF = select(_c.upload).where(_c.id == bindparam("id"))
 _PARTS = select(parts.c.packed, parts.c.data).where(parts.c.upload == bindparam("upload")).order_by(parts.c.n)
 
 
+def read_packed(connection: Connection, ids: Collection[int]) -> dict[int, Packed]:
+    """The bodies of callbacks as they lie on the disk, but for what lies in parts."""
+    if not ids:
+        return {}
+    return {id_: (packed, data) for id_, packed, data in connection.execute(_BODIES, {"ids": list(ids)})}
+
+
 def read_body(connection: Connection, id_: int) -> bytes | None:
-    """The body of a callback; None if it is no longer kept."""
-    row = connection.execute(_BODY, {"id": id_}).one_or_none()
-    if row is not None:
-        return unpack(*row)
+    """The body of a callback; None if it is no longer kept.
+
+    Raises: ValueError if it is damaged.
+    """
+    return body_of(connection, id_, read_packed(connection, [id_]))
+
+
+def body_of(connection: Connection, id_: int, packed: Mapping[int, Packed]) -> bytes | None:
+    """A body from those that were read, or put together from its parts."""
+    if id_ in packed:
+        return unpack(*packed[id_])
     upload = connection.execute(_UPLOAD_OF, {"id": id_}).scalar_one_or_none()
     return read_upload(connection, upload) if upload else None
 

@@ -158,13 +158,13 @@ class SqlInbox:
         pause = 0.05
         while True:
             try:
-                await self._do(replace(end))
+                await self._do(end)
                 return
             except InboxError:
                 if self._writer is None:
                     raise
             await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+            end, pause = replace(end), min(2 * pause, LONGEST_PAUSE)
 
     def _tell(self, fact: Fact) -> None:
         """Emit a fact of the writer's thread where all facts are emitted: on the loop."""

@@ -17,7 +17,19 @@ from ..core.callbacks import Callback, Label, digest, identify
 from ..errors import InboxError
 from .contract import Entry, Mark, State, Stored
 from .packing import Packed, pack
-from .rows import ENTRY, advance, as_json, entry_of, insert, marks_as_json, read_body, read_upload, run
+from .rows import (
+    ENTRY,
+    advance,
+    as_json,
+    body_of,
+    entry_of,
+    insert,
+    marks_as_json,
+    read_body,
+    read_packed,
+    read_upload,
+    run,
+)
 from .tables import WAITING, bodies, callbacks, parts
 from .writer import POLL, Job
 
@@ -525,10 +537,11 @@ class Store:
         """Give the claim what was leased for it, once that is durable."""
         if self._leased and self._claim:
             self._out.update(entry.id for entry in self._leased)
+            packed = read_packed(self._connect(), [entry.id for entry in self._leased if entry.id not in self._fresh])
             given: list[tuple[Entry, bytes]] = []
             for entry in self._leased:
                 try:
-                    given.append((entry, self._body(entry)))
+                    given.append((entry, self._body(entry, packed)))
                 except ValueError as error:
                     self._damaged.append(End(entry, "dead", entry.marks, f"its body cannot be read: {error}"))
             self._claim.result = given
@@ -542,9 +555,9 @@ class Store:
     def _wanted(self, claim: Claim) -> dict[str, Any]:
         return {"receiver": self._receiver, "skip": list(claim.skip)}
 
-    def _body(self, entry: Entry) -> bytes:
+    def _body(self, entry: Entry, packed: Mapping[int, Packed]) -> bytes:
         fresh = self._fresh.get(entry.id)
-        return fresh if fresh is not None else read_body(self._connect(), entry.id) or b""
+        return fresh if fresh is not None else body_of(self._connect(), entry.id, packed) or b""
 
     def _end(self, connection: Connection, ends: Sequence[End], now: float) -> None:
         alike: dict[tuple[object, ...], list[int]] = {}
