@@ -741,6 +741,31 @@ async def test_what_waits_to_run_alone_is_not_starved_by_what_comes_in(tmp_path)
     assert len(seen) == 21
 
 
+async def test_what_is_to_run_alone_waits_for_those_that_run(tmp_path):
+    receiver, seen, go = new_receiver(inbox=in_file(tmp_path)), list[str](), asyncio.Event()
+
+    @receiver.on(Transcript)
+    async def save(event: Transcript, delivery: Delivery) -> None:
+        seen.append(f"{event.request_id} begins")
+        if event.request_id == "fragile" and delivery.attempt == 1:
+            raise Retry(after=0.2)
+        if event.request_id == "slow":
+            await go.wait()
+        seen.append(f"{event.request_id} ends")
+
+    async with receiver.running():
+        await deliver(receiver, transcript(request_id="fragile"))
+        await until_state(receiver, "waiting")
+        with closing(sqlite3.connect(tmp_path / "inbox.db")) as connection, connection:
+            connection.execute("UPDATE dgreceiver_callback SET crashes = ?", [ALONE_FROM])
+        await deliver(receiver, transcript(request_id="slow"))
+        await until_state(receiver, "leased")
+        assert seen == ["fragile begins", "slow begins"]
+        go.set()
+        await receiver.idle()
+    assert seen[2:] == ["slow ends", "fragile begins", "fragile ends"]
+
+
 async def test_what_has_cost_a_hundred_processes_is_given_up(tmp_path):
     await filled(tmp_path, transcript())
     as_left_by_a_crash(tmp_path, MOST_CRASHES)

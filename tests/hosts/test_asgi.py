@@ -103,10 +103,10 @@ def test_a_path_that_cannot_be_given_away_is_refused(path):
 async def test_fastapi_serves_it_among_its_own_routes():
     receiver = new_receiver()
     heard = heard_by(receiver)
-    app = FastAPI(root_path="/api")
+    app = FastAPI()
     app.add_middleware(CallbackMiddleware, receiver=receiver, path="/deepgram")
     app.get("/own")(lambda: {"own": True})
-    async with served(app, lifespan="on") as url, httpx.AsyncClient(base_url=url, auth=(USER, PASSWORD)) as client:
+    async with served(app, root_path="/api") as url, httpx.AsyncClient(base_url=url, auth=(USER, PASSWORD)) as client:
         answers = [await post(client, transcript(), path) for path in ("/deepgram", "/deepgram/")]
         own = await client.get("/own")
         await receiver.idle()

@@ -6,16 +6,21 @@ import asyncio
 import sqlite3
 from base64 import b64encode
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from dgreceiver import Limits, NoAuth, SetupError
 from dgreceiver.facts import CallbackRefused, CallbackStored, InboxFailed
+from dgreceiver.inbox.memory import MemoryInbox
 from dgreceiver.testing.payloads import transcript
+from dgreceiver.web.http import HttpDoor
+from dgreceiver.web.intake import Intake
+from dgreceiver.web.refusals import Refusals
 
 from ..support import (
+    AUTH,
     BASIC,
     GONE,
     Call,
@@ -272,6 +277,29 @@ async def test_a_body_over_all_the_room_there_is_gets_it_to_itself(options, decl
     async with receiver.running():
         call = await Call(*pieces, piece(b""))(receiver, a_scope(headers=headers))
     assert call.status == 200
+
+
+async def test_who_finds_no_room_is_told_to_come_again_with_its_body_unread():
+    refusals, inbox = Refusals(), MemoryInbox(receiver="default", emit=Facts())
+    await inbox.open()
+    intake = Intake(inbox, AUTH, Limits(in_flight=100), emit=Facts(), now=noon, patience=0.02)
+    door = HttpDoor(intake, refusals, emit=Facts(), now=noon)
+    length = {b"content-length": b"100"}
+    first = asyncio.create_task(Call()(door, a_scope(headers=length)))
+    await asyncio.sleep(0)
+    second = await Call(piece(b"x" * 100))(door, a_scope(headers=length))
+    first.cancel()
+    await asyncio.wait([first])
+    third = await Call(piece(b"x" * 100))(door, a_scope(headers=length))
+    await inbox.close()
+    assert (second.status, second.headers[b"retry-after"], second.reads, third.status) == (503, b"30", 0, 200)
+    assert [(refusal.at, refusal.reason) for refusal in refusals] == [
+        (noon(), "no room for 100 bytes beside the bodies that are in flight")
+    ]
+
+
+def noon() -> datetime:
+    return datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 # --- an inbox that cannot store

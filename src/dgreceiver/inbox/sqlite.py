@@ -39,6 +39,7 @@ PRAGMAS = (
     f"journal_size_limit = {LOG_LIMIT}",
     f"wal_autocheckpoint = {LOG_LIMIT // 4096}",  # pages: those of the indexes are copied once for many commits
     "cache_size = -16384",  # KiB: the indexes of unsorted keys
+    "temp_store = MEMORY",  # the journal of a statement of many rows needs no file
     "busy_timeout = 5000",  # for tools that do not know our lock
 )
 

@@ -630,6 +630,8 @@ def _ids(clock: Callable[[], float]) -> Iterator[int]:
 def explain(error: Exception) -> str:
     """An error in one line, without the values that its statement held."""
     cause = getattr(error, "orig", None) or error
+    if isinstance(cause, InboxError):
+        return str(cause)
     if isinstance(cause, UnicodeError):
         return "a text that is no Unicode"
     return f"{type(cause).__name__}: {cause}"

@@ -15,7 +15,7 @@ from ..core.retry import seconds
 from ..errors import Empty, Encoded, SetupError, TooLarge, TooSlow, Unauthorized
 from ..facts import CallbackStored, Hook, URLReused, WeakIdentity
 from ..inbox.contract import Inbox, Stored, Upload
-from .room import Lease, Room
+from .room import PATIENCE, Lease, Room
 from .watch import Watch
 
 MIB = 1024 * 1024
@@ -77,7 +77,16 @@ class _Head(msgspec.Struct, frozen=True, gc=False):
 class Intake:
     """Takes callbacks for one receiver."""
 
-    def __init__(self, inbox: Inbox, auth: Auth, limits: Limits, *, emit: Hook, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        inbox: Inbox,
+        auth: Auth,
+        limits: Limits,
+        *,
+        emit: Hook,
+        now: Callable[[], datetime],
+        patience: float = PATIENCE,
+    ) -> None:
         self._inbox = inbox
         self._auth = auth
         self._limits = limits
@@ -86,8 +95,8 @@ class Intake:
         )
         self._emit = emit
         self._now = now
-        self._room = Room(limits.in_flight)
-        self._strangers_room = Room(limits.in_flight // STRANGERS)
+        self._room = Room(limits.in_flight, patience=patience)
+        self._strangers_room = Room(limits.in_flight // STRANGERS, patience=patience)
         self._jobs: OrderedDict[str, str] = OrderedDict()
 
     async def take(self, arrival: Arrival) -> Stored:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 T = TypeVar("T")
 
@@ -29,8 +29,8 @@ class Watch:
 
     async def over(self, read: Callable[[], Awaitable[T]], deadline: float) -> T:
         """Read, for as long as it may take. Raises: TimeoutError."""
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None  # we are in one
+        loop, task = asyncio.get_running_loop(), cast("asyncio.Task[object]", asyncio.current_task())
+        others = task.cancelling()
         self._due[task] = min(loop.time() + self._stall, deadline)
         if not self._looking:
             self._looking = True
@@ -38,9 +38,8 @@ class Watch:
         try:
             return await read()
         except asyncio.CancelledError:
-            if task not in self._late:
+            if task not in self._late or task.uncancel() > others:  # somebody else wants it to end
                 raise
-            task.uncancel()
             raise TimeoutError from None
         finally:
             del self._due[task]
