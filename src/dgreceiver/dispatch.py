@@ -280,9 +280,7 @@ class Dispatcher:
             except SetupError as wrong:
                 error = wrong  # it was meant, so it is tried again, but by the policy
         said = describe(error)
-        self._emit(
-            HandlerFailed(handler.name, entry.kind, entry.request_id, entry.key, attempt, said, wait, error)
-        )
+        self._emit(HandlerFailed(handler.name, entry.kind, entry.request_id, entry.key, attempt, said, wait, error))
         return _Run(handler.name, Mark(attempt, buried=said if wait is None else None), said, wait)
 
 

@@ -1,20 +1,20 @@
 """Everything that can go wrong: who erred is the class, what to answer is an attribute.
 
-    DgreceiverError
-    ├── SetupError            the developer: a setting, a handler or a call that cannot work
-    ├── Refused               the sender: the request is not taken
-    │   ├── Unauthorized          401
-    │   ├── MethodNotAllowed      405
-    │   ├── TooSlow               408
-    │   ├── TooLarge              413
-    │   ├── Encoded               415
-    │   ├── Empty                 400
-    │   ├── Disconnected          400 (nobody is left to read it)
-    │   └── Busy                  503
-    ├── InboxError            the store: it cannot keep a callback now
-    └── Verdict               a handler: what is to become of its delivery
-        ├── Retry
-        └── Bury
+DgreceiverError
+├── SetupError            the developer: a setting, a handler or a call that cannot work
+├── Refused               the sender: the request is not taken
+│   ├── Unauthorized          401
+│   ├── MethodNotAllowed      405
+│   ├── TooSlow               408
+│   ├── TooLarge              413
+│   ├── Encoded               415
+│   ├── Empty                 400
+│   ├── Disconnected          400 (nobody is left to read it)
+│   └── Busy                  503
+├── InboxError            the store: it cannot keep a callback now
+└── Verdict               a handler: what is to become of its delivery
+    ├── Retry
+    └── Bury
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ SHORTEST_DEDUPE = timedelta(minutes=30)  # Deepgram's retries go on for about fi
 PURGE_EVERY = 3600.0  # seconds
 IDLE_LOOK = 0.01  # seconds between looks whether there is anything left to do
 
+
 class Receiver(TakesHandlers):
     """Receives Deepgram's callbacks: stores, acknowledges, hands each to its handlers once.
 
@@ -248,7 +249,7 @@ class Receiver(TakesHandlers):
 
     async def idle(self) -> None:
         """Wait until nothing is due: no callback on its way in, none waiting for its time now, none being handled."""
-        while self._running and self._running.dispatcher and await self._running.inbox.busy():
+        while self._running and self._running.dispatcher and await self._running.inbox.busy():  # noqa: ASYNC110 - for tests
             await asyncio.sleep(IDLE_LOOK)
 
     async def replay(self, *, key: str | None = None, state: State | None = None) -> int:
@@ -312,7 +313,7 @@ class _Running:
     async def _finish_requests(self) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
-                while self.requests:
+                while self.requests:  # noqa: ASYNC110 - once, at the end; an event would cost each request
                     await asyncio.sleep(IDLE_LOOK)
 
 
@@ -369,7 +370,7 @@ def _opener(url: str) -> Callable[[str, Hook], Inbox]:
     if url == "memory://":
         return _open_memory
     path = url.removeprefix("sqlite:///") if isinstance(url, str) else ""
-    if not path or path == url or path == ":memory:":
+    if path in ("", url, ":memory:"):
         raise SetupError(
             f'inbox={url!r} is none that this release opens; write "sqlite:///dgreceiver.db", with four slashes '
             'for an absolute path, or "memory://" for tests'

@@ -41,7 +41,7 @@ def signed(auth=SIGNED, **options):
     return auth.sign(**{"job": JOB, "context": {"call_id": 7}, "expires": 60.0, "now": NOON, **options})
 
 
-def admit_signed(user, password, auth=SIGNED, now=NOON):
+def admit_signed(user, password, *, auth=SIGNED, now=NOON):
     return auth.admit(authorization(basic(user, password)), now=now)
 
 
@@ -262,7 +262,7 @@ def test_every_candidate_is_asked_even_if_the_first_is_content():
 
 def test_an_auth_goes_together_with_an_auth_only():
     with pytest.raises(TypeError):
-        BASIC | None
+        BASIC | None  # type: ignore[operator]
 
 
 def test_contexts_are_not_shared_between_admissions():

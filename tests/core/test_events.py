@@ -420,7 +420,9 @@ NESTED = {name: {"results": {name: found}} for name, found in FLAT.items()}
 
 
 @pytest.mark.parametrize(
-    "event", [recorded(SAID, **FLAT), recorded(SAID, **NESTED), read(**FLAT), read(**NESTED)], ids=str
+    "event",
+    [recorded(SAID, **FLAT), recorded(SAID, **NESTED), read(**FLAT), read(**NESTED)],
+    ids=["recorded, flat", "recorded, nested", "read, flat", "read, nested"],
 )
 def test_insights_are_found_flat_and_nested(event: Transcript | Analysis) -> None:
     assert [(each.start_word, each.topics[0].topic) for each in event.topics] == [(1, "Space")]

@@ -74,7 +74,7 @@ def marks_as_json(marks: Mapping[str, Mark]) -> str:
 
 
 def insert(
-    connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]], *, unless_known: Literal["key", None] = None
+    connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]], *, unless_known: Literal["key"] | None = None
 ) -> int:
     """Insert rows whose values stand in the order of the table's columns; how many were new.
 

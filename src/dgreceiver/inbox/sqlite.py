@@ -80,7 +80,7 @@ class SqliteFile:
             raise InboxError(f"the disk of {self._path} is full: {free // 1024} KiB are left")
 
     def scrub(self, connection: Connection) -> Sequence[str]:
-        """Take what was erased out of the free space within pages, where `secure_delete` does not reach, and the log."""
+        """Take what was erased out of the log and out of the free space in pages, which `secure_delete` leaves."""
         left = []
         if self._path.stat().st_size <= VACUUM_UP_TO:
             run(connection, "VACUUM")

@@ -161,6 +161,9 @@ class Call(Job):
 
     work: Callable[[Connection], Any]
 
+    def run(self, connection: Connection) -> None:
+        self.result = self.work(connection)
+
 
 @dataclass(slots=True, eq=False)
 class Upkeep(Job):
@@ -250,16 +253,9 @@ class Store:
     # --- what the writer calls ---
 
     def transact(self, jobs: Sequence[Job]) -> Sequence[Job]:
-        finished: list[Job] = []
-        batch: list[Job] = []
-        rarer: list[Job] = []
-        for job in jobs:
-            if isinstance(job, Claim):
-                finished += self._await(job)
-            elif isinstance(job, Withdraw):
-                self._withdraw(job.claim)
-            else:
-                (rarer if isinstance(job, Call | Upkeep) else batch).append(job)
+        finished = self._take_up(jobs)
+        batch = [job for job in jobs if isinstance(job, Put | Part | End)]
+        rarer = [job for job in jobs if isinstance(job, Call | Upkeep)]
         if self._claim and not self._owns:  # also while there is no pause in what comes in
             self._take_over()
         writable = self._admit(batch)
@@ -268,10 +264,9 @@ class Store:
         self._bury_damaged()
         for job in rarer:  # they see what was put before them
             self._do_alone(job)
-        finished += batch + rarer
         if self._claim and self._claim.result:
             finished += self._await(None)
-        return finished
+        return [*finished, *batch, *rarer]
 
     def pause(self) -> float | None:
         if self._claim is None:
@@ -286,6 +281,16 @@ class Store:
         self._close()
         self._place.close()
         return self._await(None)
+
+    def _take_up(self, jobs: Sequence[Job]) -> list[Job]:
+        """Claims, and claims that are withdrawn; those that are thereby finished."""
+        finished: list[Job] = []
+        for job in jobs:
+            if isinstance(job, Claim):
+                finished += self._await(job)
+            elif isinstance(job, Withdraw):
+                self._withdraw(job.claim)
+        return finished
 
     def _await(self, claim: Claim | None) -> Sequence[Job]:
         """Take up a claim in place of the one before, which is thereby finished."""
@@ -386,11 +391,11 @@ class Store:
             return [job for job in jobs if isinstance(job, End)]
         return jobs
 
-    def _do_alone(self, job: Job) -> None:
+    def _do_alone(self, job: Call | Upkeep) -> None:
         if isinstance(job, Upkeep):
             self._maintain(job)
         else:
-            self._attempt([job], _call)
+            self._attempt([job], lambda connection, _: job.run(connection))
 
     def _maintain(self, job: Upkeep) -> None:
         try:
@@ -589,12 +594,6 @@ def _packed(items: Sequence[Kept]) -> Iterator[tuple[Kept, Packed]]:
 
 def _is_its_own_fault(error: Exception) -> bool:
     return isinstance(error, UnicodeError | OverflowError) or type(error).__name__ in ITS_OWN_FAULT
-
-
-def _call(connection: Connection, jobs: Sequence[Job]) -> None:
-    for job in jobs:
-        assert isinstance(job, Call)
-        job.result = job.work(connection)
 
 
 def _whole(connection: Connection, put: Put) -> Callback:

@@ -43,7 +43,7 @@ def page(connection: Connection, receiver: str, state: State | None, before: int
 
 def counts(connection: Connection, receiver: str) -> dict[State, int]:
     rows = connection.execute(select(_c.state, func.count()).where(_c.receiver == receiver).group_by(_c.state))
-    return {state: count for state, count in rows}
+    return dict(rows.tuples().all())
 
 
 def busy(connection: Connection, receiver: str, now: float) -> bool:

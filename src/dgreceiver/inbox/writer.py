@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -48,18 +49,16 @@ class Work(Protocol):
 
 
 class Writer:
-    """Hands jobs to the thread that writes, and wakes those who wait for them."""
+    """Hands jobs to the thread that writes, and wakes those who wait for them, on the loop that it was made on."""
 
     def __init__(self, work: Work, *, name: str) -> None:
         self._work = work
         self._name = name
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._ended: asyncio.Future[None] | None = None
-
-    def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
+
+    def start(self) -> None:
         Thread(target=self._run, name=self._name, daemon=True).start()
 
     async def do(self, job: Job, release: Callable[[], None] | None = None) -> Any:
@@ -69,7 +68,6 @@ class Writer:
 
         Raises: InboxError if it could not be done, or the writer has stopped.
         """
-        assert self._loop is not None
         job.future, job.release = self._loop.create_future(), release
         self._queue.put(job)
         return await job.future
@@ -80,19 +78,20 @@ class Writer:
 
     async def stop(self) -> None:
         """Do what waits, then end the thread."""
-        if self._ended is not None:
-            self._queue.put(None)
-            await self._ended
+        self._queue.put(None)
+        await self._ended
 
     def _run(self) -> None:
-        loop, ended = self._loop, self._ended
-        assert loop is not None and ended is not None
         going = True
         while going:
             jobs, going = self._gather()
-            _tell(loop, _wake, self._work.transact(jobs))
-        _tell(loop, _wake, self._work.shut())
-        _tell(loop, ended.set_result, None)
+            self._tell(_wake, self._work.transact(jobs))
+        self._tell(_wake, self._work.shut())
+        self._tell(self._ended.set_result, None)
+
+    def _tell(self, callback: Callable[..., object], *args: object) -> None:
+        with suppress(RuntimeError):  # the loop has closed: nobody waits any more
+            self._loop.call_soon_threadsafe(callback, *args)
 
     def _gather(self) -> tuple[list[Job], bool]:
         """All that waits, up to a limit, and whether there is to be more after it."""
@@ -121,10 +120,3 @@ def _wake(jobs: Sequence[Job]) -> None:
             job.future.set_result(job.result)
         else:
             job.future.set_exception(job.error)
-
-
-def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: object) -> None:
-    try:
-        loop.call_soon_threadsafe(callback, *args)
-    except RuntimeError:
-        pass  # the loop has closed: nobody waits any more

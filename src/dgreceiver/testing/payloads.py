@@ -203,7 +203,7 @@ def stream_metadata(
     )
 
 
-def unknown(type: str = "SomethingNew", *, request_id: str | None = None, **fields: Any) -> Payload:
+def unknown(type: str = "SomethingNew", *, request_id: str | None = None, **fields: Any) -> Payload:  # noqa: A002 - its name
     """A message of a type that nobody has seen yet."""
     return _json("Unknown", fields, type=type, request_id=request_id or str(uuid4()))
 
