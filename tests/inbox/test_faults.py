@@ -225,6 +225,15 @@ async def in_dead(inbox) -> bool:
     return "dead" in await in_states(inbox)
 
 
+async def test_what_another_process_has_leased_since_is_not_ended(durable):
+    async with durable.opened() as inbox:
+        await inbox.put(transcript("r-1"))
+        entry = await entry_of(inbox)
+        altered(durable, "UPDATE dgreceiver_callback SET lease = 'of another'")
+        await inbox.settle(entry, "done", SAVED)
+        assert await in_states(inbox) == {"leased": 1}
+
+
 async def test_a_table_that_is_gone_is_an_error_until_it_is_back(durable):
     async with durable.opened() as inbox:
         altered(durable, "ALTER TABLE dgreceiver_callback RENAME TO elsewhere")

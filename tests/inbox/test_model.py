@@ -47,6 +47,7 @@ class Row:
     place: int
     lane: str | None = None
     due: float = 0.0  # for as long as it is waiting
+    stored: float = 0.0
     marks: tuple[tuple[str, Mark], ...] = ()
     has_body: bool = True
 
@@ -117,7 +118,7 @@ class InboxMachine(RuleBasedStateMachine):
 
     def add(self, key: str, state: str, body: bytes, name: str, lane: str | None = None) -> None:
         self.puts += 1
-        self.rows[key] = Row(state, body, self.now, name, self.puts, lane, self.now)
+        self.rows[key] = Row(state, body, self.now, name, self.puts, lane, self.now, stored=self.now)
 
     @precondition(lambda self: self.due())
     @rule(target=leased, limit=st.integers(1, 3))
@@ -162,11 +163,12 @@ class InboxMachine(RuleBasedStateMachine):
         for key in wanted:
             done = {name: Mark(done=True) for name, mark in self.rows[key].marks if mark.done}
             marks = tuple(done.items()) if state == "dead" else ()
-            self.change(key, state="waiting", due=self.now, marks=marks)
+            due = self.rows[key].stored if self.rows[key].lane else self.now
+            self.change(key, state="waiting", due=due, marks=marks)
         lanes = {self.rows[key].lane for key in wanted}
         for key, row in self.rows.items():
             if row.state == "waiting" and row.lane in lanes and self.before(row):  # its own time is forgotten
-                self.rows[key] = replace(row, due=0.0)
+                self.rows[key] = replace(row, due=row.stored)
 
     @rule(name=NAMES)
     def erase_a_request(self, name: str) -> None:

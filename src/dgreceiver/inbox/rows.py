@@ -151,11 +151,14 @@ _ADVANCE = (
     update(callbacks)
     .where(_c.id.in_(select(_first_open).where(lanes.c.lane.in_(bindparam("lanes", expanding=True)))))
     .where(text(WAITING), _c.due.is_(None))
-    .values(due=bindparam("now"))
+    .values(due=_c.stored)
 )
 
 
-def advance(connection: Connection, names: Collection[str], now: float) -> None:
-    """Make the first unfinished callback of each lane due; the others of a lane have no time until then."""
+def advance(connection: Connection, names: Collection[str]) -> None:
+    """Make the first unfinished callback of each lane due; the others of a lane have no time until then.
+
+    By its age, not by the moment: a long lane does not queue up anew behind all others with each callback.
+    """
     if names:
-        connection.execute(_ADVANCE, {"lanes": list(names), "now": now})
+        connection.execute(_ADVANCE, {"lanes": list(names)})

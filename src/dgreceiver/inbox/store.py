@@ -415,7 +415,7 @@ class Store:
             self._resolve(connection, news, now)
         stored = [new for new in news if new.put.result.outcome != "duplicate"]
         self._keep_bodies(connection, stored)
-        advance(connection, {new.label.lane for new in stored if new.label.lane}, now)
+        advance(connection, {new.label.lane for new in stored if new.label.lane})
 
     def _new(self, connection: Connection, put: Put, now: float) -> _New:
         label, size = put.label, len(put.callback.body)
@@ -572,7 +572,7 @@ class Store:
         for (state, due, marks, error), ids in alike.items():
             values = {"to": state, "at": due, "with": marks, "why": error, "now": now}
             connection.execute(_END, {**values, "ids": ids, "incarnation": self._incarnation})
-        advance(connection, {end.entry.lane for end in ends if end.entry.lane}, now)
+        advance(connection, {end.entry.lane for end in ends if end.entry.lane})
 
     def _give_back(self, connection: Connection, jobs: Sequence[Job]) -> None:
         """What was leased and has not ended waits again, as if it had not been begun."""

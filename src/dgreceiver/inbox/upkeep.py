@@ -42,8 +42,10 @@ def page(connection: Connection, receiver: str, state: State | None, before: int
 
 
 def counts(connection: Connection, receiver: str) -> dict[State, int]:
-    rows = connection.execute(select(_c.state, func.count()).where(_c.receiver == receiver).group_by(_c.state))
-    return dict(rows.tuples().all())
+    rows = connection.execute(
+        select(_c.state, func.count().label("n")).where(_c.receiver == receiver).group_by(_c.state)
+    )
+    return {row.state: row.n for row in rows}
 
 
 def busy(connection: Connection, receiver: str, now: float) -> bool:
@@ -72,7 +74,7 @@ def _begin_again(connection: Connection, entries: Sequence[Entry], now: float) -
     names = {entry.lane for entry in entries if entry.lane}
     if names:  # behind what is unfinished before it, before what is unfinished behind it
         connection.execute(update(callbacks).where(text(WAITING), _c.lane.in_(names), _behind_another).values(due=None))
-        advance(connection, names, now)
+        advance(connection, names)
 
 
 def _what_is_left(entry: Entry) -> str:
