@@ -25,7 +25,7 @@ SAID = [
     (
         facts.DispatchTaken("default", 2),
         INFO,
-        "this process runs the handlers of receiver default; 2 came back from another",
+        "this process runs the handlers of receiver default; 2 came back from a process that ended",
     ),
     (
         facts.StartedLate(),

@@ -279,8 +279,8 @@ class Dispatcher:
                 wait = min(after, LANE_WAIT) if entry.lane else after
             except SetupError as wrong:
                 error = wrong  # it was meant, so it is tried again, but by the policy
-        said = describe(error)
-        self._emit(HandlerFailed(handler.name, entry.kind, entry.request_id, entry.key, attempt, said, wait, error))
+        said, cause = describe(error), None if isinstance(error, Verdict) else error
+        self._emit(HandlerFailed(handler.name, entry.kind, entry.request_id, entry.key, attempt, said, wait, cause))
         return _Run(handler.name, Mark(attempt, buried=said if wait is None else None), said, wait)
 
 

@@ -97,7 +97,7 @@ class HandlerFailed(Fact, frozen=True):
     attempt: int
     error: str
     wait: float | None
-    exception: BaseException | None = None  # the user's own; for its traceback
+    exception: BaseException | None = None  # the user's own, for its traceback; none for a Retry or a Bury
 
 
 class HandlerAbandoned(Fact, frozen=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -80,6 +80,9 @@ class Handlers:
 
     def __len__(self) -> int:
         return len(self._handlers)
+
+    def __iter__(self) -> Iterator[Handler]:
+        return iter(self._handlers.values())
 
     def add(self, call: Callable[..., Any], event_types: EventTypes, *, name: str | None, timeout: float) -> Handler:
         """Register a function.

@@ -7,7 +7,7 @@ import gc
 import random
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import Context
 from datetime import UTC, datetime, timedelta
@@ -20,6 +20,7 @@ from weakref import WeakSet
 from starlette.types import Receive, Scope, Send
 
 from .core.auth import Auth
+from .core.events import LiveTranscript
 from .core.retry import RetryPolicy, seconds
 from .core.urls import callback_url
 from .dispatch import PATIENCE, Dispatcher
@@ -122,7 +123,7 @@ class Receiver(TakesHandlers):
             return self._running
 
     async def _begin(self) -> _Running:
-        for advice in self._auth.warnings():
+        for advice in self._advice():
             self._emit(SetupDoubtful(advice))
         inbox = self._open_inbox(self.name, self._emit)
         await inbox.open()
@@ -132,6 +133,17 @@ class Receiver(TakesHandlers):
         if self._handlers:
             self._begin_dispatch(running)
         return running
+
+    def _advice(self) -> Iterator[str]:
+        """What works, but not as well as it looks."""
+        yield from self._auth.warnings()
+        if all(auth.reads_body for auth in self._auth.candidates):
+            yield (
+                "ExtraAuth alone refuses what carries no extra (read, speech, failures, SpeechStarted, UtteranceEnd), "
+                "and Deepgram gives that up after ten tries; write BasicAuth(user, password) | ExtraAuth(secret)"
+            )
+        if any(LiveTranscript in handler.event_types for handler in self._handlers):
+            yield "this release makes no LiveTranscript yet, so its handler never runs; write on(LiveResult)"
 
     def _begin_dispatch(self, running: _Running) -> None:
         dispatcher = running.dispatcher = Dispatcher(

@@ -51,7 +51,10 @@ LINES: dict[type[Fact], tuple[Level, Say]] = {
     ),
     facts.DispatchTaken: (
         logging.INFO,
-        lambda f: f"this process runs the handlers of receiver {f.receiver}; {f.recovered} came back from another",
+        lambda f: (
+            f"this process runs the handlers of receiver {f.receiver}"
+            + (f"; {f.recovered} came back from a process that ended" if f.recovered else "")
+        ),
     ),
     facts.StartedLate: (
         logging.WARNING,

@@ -65,7 +65,8 @@ async def one_batch(shelf: Shelf, inbox) -> AsyncIterator[None]:
     lock = FileLock(shelf.path.with_name(f"{shelf.path.name}.write"))
     lock.acquire()
     busy = asyncio.ensure_future(inbox.counts())
-    await until(inbox._writer._queue.empty)
+    await asyncio.sleep(0)  # it is asked
+    await until(inbox._writer._queue.empty)  # and taken up
     yield
     await asyncio.sleep(0)
     lock.close()
@@ -88,18 +89,21 @@ def failures(shelf: Shelf) -> list[str]:
 
 async def test_while_the_disk_fills_every_put_ends_and_what_was_acknowledged_is_there(small):
     async with small.opened() as inbox:
+        early = [await inbox.put(noise(n)) for n in range(100, 103)]
         fill(small, left=900_000)
-        puts = [asyncio.ensure_future(inbox.put(noise(n))) for n in range(100)]
+        async with one_batch(small, inbox):  # of more than there is room for
+            puts = [asyncio.ensure_future(inbox.put(noise(n))) for n in range(100)]
         said = await asyncio.wait_for(asyncio.gather(*puts, return_exceptions=True), 10)
         refused = [each for each in said if isinstance(each, InboxError)]
         kept = [each.key for each in said if isinstance(each, Stored)]
         assert len(refused) + len(kept) == 100
         assert "database or disk is full" in str(refused[0])
         empty(small)
-        later = await inbox.put(noise(100))
+        later = await inbox.put(noise(100, 30_000))
     async with small.opened() as again:
-        for key in (*kept, later.key):
+        for key in (*kept, *(put.key for put in early)):
             assert len((await again.get(key))[1]) == 20_000
+        assert len((await again.get(later.key))[1]) == 30_000
 
 
 async def test_below_the_least_room_nothing_new_is_taken_and_what_ends_goes_on(small):

@@ -126,9 +126,9 @@ class SqlInbox:
 
     async def erase(self, *, request_id: str | None = None, job: str | None = None) -> Erased:
         which = _which(request_id=request_id, job=job)
-        rows, running = await self._call(upkeep.erase, which, self._clock())
+        rows, unreached = await self._call(upkeep.erase, which, self._clock())
         left = await self._do(Upkeep(lambda place, connection: place.scrub(connection)))
-        return Erased(rows, [*left, *(["a handler that was running with it"] if running else [])])
+        return Erased(rows, [*unreached, *left])
 
     async def purge(self, *, keep: timedelta, dedupe_for: timedelta) -> int:
         now = self._clock()

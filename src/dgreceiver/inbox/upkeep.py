@@ -83,8 +83,8 @@ def _what_is_left(entry: Entry) -> str:
     return marks_as_json({name: Mark(done=True) for name in done} if entry.state == "dead" else {})
 
 
-def erase(connection: Connection, receiver: str, which: ColumnElement[bool], now: float) -> tuple[int, bool]:
-    """Empty the rows of a request or job and of its lanes; how many, and whether one was being handled."""
+def erase(connection: Connection, receiver: str, which: ColumnElement[bool], now: float) -> tuple[int, list[str]]:
+    """Empty the rows of a request or job and of its lanes; how many, and what was not reached."""
     mine = (_c.receiver == receiver, which, _c.state != "erased")
     in_lanes = select(_c.lane).where(*mine, _c.lane.is_not(None))
     rows = connection.execute(
@@ -94,7 +94,19 @@ def erase(connection: Connection, receiver: str, which: ColumnElement[bool], now
     ).all()
     for start in range(0, len(rows), AT_ONCE):
         _empty(connection, rows[start : start + AT_ONCE], now)
-    return len(rows), any(row.state == "leased" for row in rows)
+    left = ["a handler that was running with it"] if any(row.state == "leased" for row in rows) else []
+    if connection.execute(select(_nameless(receiver))).scalar():
+        left.append(
+            "what carries no id, such as an UtteranceEnd or audio by a URL without SignedAuth: whose it is, is unknown"
+        )
+    return len(rows), left
+
+
+def _nameless(receiver: str) -> ColumnElement[bool]:
+    kinds = ("Audio", "SpeechStarted", "UtteranceEnd", "LiveError", "LiveResult", "StreamMetadata")
+    ids = (_c.request_id, _c.job, _c.lane)
+    nameless = (column.is_(None) for column in ids)
+    return exists().where(_c.receiver == receiver, _c.state != "erased", _c.kind.in_(kinds), *nameless)
 
 
 def _empty(connection: Connection, rows: Sequence[Any], now: float) -> None:
