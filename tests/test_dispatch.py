@@ -94,18 +94,20 @@ async def test_a_handler_is_tried_again_as_the_policy_says():
 
 
 async def test_no_run_comes_before_its_time():
-    receiver, at = new_receiver(), list[float]()
+    receiver, at, beside = new_receiver(), list[float](), list[int]()
 
     @receiver.on(Transcript)
-    async def save(event: Transcript) -> None:
+    async def patient(event: Transcript) -> None:
         at.append(time.monotonic())
         if len(at) == 1:
             raise Retry(after=0.3)
 
+    receiver.on(Transcript, name="impatient")(that_fails(1, beside, Retry(after=0.0)))
     async with receiver.running():
         await deliver(receiver, transcript())
         await until_state(receiver, "done")
     assert at[1] - at[0] >= 0.3
+    assert beside == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -584,8 +586,10 @@ async def test_one_handler_alone_has_all_slots():
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
-async def test_no_more_run_than_there_are_slots_however_much_was_claimed_ahead(concurrency):
-    receiver, running, most, done = new_receiver(concurrency=concurrency), set[int](), 0, 0
+async def test_no_more_run_than_there_are_slots_however_much_was_claimed_ahead(tmp_path, concurrency):
+    await filled(tmp_path, *(transcript() for _ in range(100)))
+    receiver = new_receiver(inbox=in_file(tmp_path), concurrency=concurrency)
+    running, most, done = set[int](), 0, 0
 
     @receiver.on(Transcript)
     async def counts(event: Transcript) -> None:
@@ -597,9 +601,8 @@ async def test_no_more_run_than_there_are_slots_however_much_was_claimed_ahead(c
         done += 1
 
     async with receiver.running():
-        await deliver(receiver, *(transcript() for _ in range(200)))
         await receiver.idle()
-    assert (most, done) == (concurrency, 200)
+    assert (most, done) == (concurrency, 100)
 
 
 # --- streams
@@ -915,21 +918,23 @@ async def test_a_handler_that_will_not_be_cancelled_does_not_keep_us_from_stoppi
     await until(lambda: work.facts.of(HandlerSucceeded))  # and nobody hears of it
 
 
-async def test_nothing_is_begun_while_the_running_ones_end(tmp_path):
-    await stored(tmp_path, transcript(request_id="first"))
-    work, seen = Dispatching(tmp_path, concurrency=1, patience=0.3), list[str]()
+async def test_what_was_claimed_ahead_is_not_begun_while_the_running_ones_end(tmp_path):
+    await stored(tmp_path, *(transcript() for _ in range(40)))
+    work, begun, slow = Dispatching(tmp_path, concurrency=1, patience=10.0), 0, asyncio.Event()
 
     @work.receiver.on(Transcript)
-    async def slow(event: Transcript) -> None:
-        seen.append(event.request_id)
-        await asyncio.sleep(0.1)
+    async def gets_slow(event: Transcript) -> None:
+        nonlocal begun
+        begun += 1
+        if work.dispatcher._ready and begun > 5:
+            slow.set()
+            await asyncio.sleep(0.1)
 
-    work.receiver.on(Failure)(lambda event: None)
     async with work:
-        await until(lambda: seen)
-        await stored(tmp_path, transcript(request_id="second"))
-    assert seen == ["first"]
-    assert sorted(await after(tmp_path)) == [("done", 0, {slow.__qualname__: (1, True)}), ("waiting", 0, {})]
+        await slow.wait()
+        so_far = begun
+    assert begun == so_far
+    assert Counter(state for state, *_ in await after(tmp_path)) == {"done": begun, "waiting": 40 - begun}
 
 
 async def test_bodies_are_claimed_only_as_far_as_there_is_room_for_them(tmp_path):

@@ -88,3 +88,16 @@ async def test_who_leaves_in_the_moment_of_its_turn_gives_it_back():
     await until(leaving.done)
     assert leaving.cancelled()
     assert (await room.take(10)).size == 10
+
+
+async def test_room_that_comes_back_as_somebody_gives_up_goes_to_who_stands_behind():
+    room, gone, behind = Room(10), list[Lease](), list[Lease]()
+    held = await room.take(10)
+    leaving, staying = taking(room, 8, gone), taking(room, 4, behind)
+    await a_turn()
+    leaving.cancel()
+    held.give_back()  # in the same tick: the one who leaves has not left the queue yet
+    await a_turn()
+    assert (gone, [lease.size for lease in behind]) == ([], [4])
+    assert (await room.take(6)).size == 6
+    assert staying.done()

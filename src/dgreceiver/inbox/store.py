@@ -444,7 +444,7 @@ class Store:
             if row.id == new.id:
                 continue
             body, first = _whole(connection, new.put).body, mine.get(row.id)
-            kept = _whole(connection, first.put).body if first else read_body(connection, row.id)
+            kept = _whole(connection, first.put).body if first else _kept(connection, row.id)
             if kept in (None, body) or row.state == "erased" or not self._conflicts(connection, new, body, now):
                 new.put.result = replace(new.put.result, outcome="duplicate", late=False)
                 connection.execute(delete(parts).where(parts.c.upload == new.put.upload))
@@ -594,6 +594,13 @@ def _packed(items: Sequence[Kept]) -> Iterator[tuple[Kept, Packed]]:
 
 def _is_its_own_fault(error: Exception) -> bool:
     return isinstance(error, UnicodeError | OverflowError) or type(error).__name__ in ITS_OWN_FAULT
+
+
+def _kept(connection: Connection, id_: int) -> bytes | None:
+    """The body of a callback, as far as it is kept and can be read."""
+    with suppress(ValueError):
+        return read_body(connection, id_)
+    return None
 
 
 def _whole(connection: Connection, put: Put) -> Callback:

@@ -112,11 +112,12 @@ class Writer:
 
 def _wake(jobs: Sequence[Job]) -> None:
     for job in jobs:
-        if job.release is not None:
-            job.release()
         if job.future.done():
             continue  # its waiter was cancelled; the job is done all the same
         if job.error is None:
             job.future.set_result(job.result)
         else:
             job.future.set_exception(job.error)
+    for job in jobs:  # after all have been told: what goes wrong here keeps nobody waiting
+        if job.release is not None:
+            job.release()

@@ -48,15 +48,16 @@ class Room:
         if place in self._waiting:
             self._waiting.remove(place)
             self.give(0)  # who stood behind may fit
-        else:
-            self.give(place[0])  # it came in the same moment
+        elif not place[1].cancelled():  # it came in the same moment
+            self.give(place[0])
 
     def give(self, size: int) -> None:
         self._free += size
         while self._waiting and self._waiting[0][0] <= self._free:
             taken, turn = self._waiting.popleft()
-            self._free -= taken
-            turn.set_result(None)
+            if not turn.done():  # else it has just stopped waiting
+                self._free -= taken
+                turn.set_result(None)
 
 
 class Lease:
