@@ -242,18 +242,28 @@ async def test_a_request_after_the_stop_is_told_to_come_again():
     assert (call.status, call.headers[b"retry-after"], call.json) == (503, b"30", {"error": "stopped"})
 
 
-def test_it_starts_anew_in_another_loop():
-    receiver, seen = new_receiver(), list[Event]()
+@pytest.mark.parametrize("inbox", [pytest.param(False, id="memory"), pytest.param(True, id="file")])
+def test_it_starts_anew_in_another_loop(tmp_path, inbox):
+    receiver, seen = new_receiver(**({"inbox": in_file(tmp_path)} if inbox else {})), list[Event]()
     receiver.on(Event)(seen.append)
 
-    async def handled() -> int:
+    async def handled(wanted: int) -> int:
         [first, second] = await asyncio.gather(sent(receiver), sent(receiver))
-        await receiver.idle()
+        await until(lambda: len(seen) == wanted)  # in a file, not before the writer of the other loop has let go
         return first + second
 
-    assert [asyncio.run(handled()) for _ in range(2)] == [400, 400]
-    assert len(seen) == 4
+    assert [asyncio.run(handled(wanted)) for wanted in (2, 4)] == [400, 400]
     gc.collect()
+
+
+async def test_a_handler_that_is_registered_after_the_start_gets_what_came_before_it_too():
+    receiver, seen = new_receiver(), list[str | None]()
+    async with receiver.running():
+        await deliver(receiver, transcript(request_id="a"))
+        receiver.on(Event)(lambda event: seen.append(event.request_id))
+        await deliver(receiver, transcript(request_id="b"))
+        await receiver.idle()
+    assert seen == ["a", "b"]
 
 
 async def test_a_start_that_fails_may_be_tried_again(tmp_path):

@@ -202,6 +202,8 @@ class Receiver(TakesHandlers):
             running = await self._start_late()
         if running is None:
             return await answer(send, 503, {"error": "stopped"})
+        if running.dispatcher is None and self._handlers:  # registered after the start
+            self._begin_dispatch(running)
         running.requests += 1
         try:
             await running.door(scope, receive, send)

@@ -136,7 +136,7 @@ class SqliteInbox(SqlInbox):
     """The SQL inbox in a file; a relative path is relative to the folder at the time of opening."""
 
     def __init__(self, path: Path, *, receiver: str, emit: Hook) -> None:
-        super().__init__(partial(SqliteFile, path, receiver=receiver, emit=emit), receiver=receiver, emit=emit)
+        super().__init__(partial(SqliteFile, path, receiver=receiver, emit=self._tell), receiver=receiver, emit=emit)
 
 
 class SqliteMemory:

@@ -18,6 +18,7 @@ from ..errors import InboxError
 MOST_JOBS = 256
 MOST_BYTES = 8 * 1024 * 1024
 POLL = 0.1  # seconds between looks for what other processes have stored
+LONGEST_WAIT = 1.0  # seconds after which an idle writer looks whether its loop still lives
 
 
 @dataclass(slots=True, eq=False)
@@ -83,7 +84,7 @@ class Writer:
 
     def _run(self) -> None:
         going = True
-        while going:
+        while going and not self._loop.is_closed():  # what nobody can be told of is not begun
             jobs, going = self._gather()
             self._tell(_wake, self._work.transact(jobs))
         self._tell(_wake, self._work.shut())
@@ -98,7 +99,8 @@ class Writer:
         jobs: list[Job] = []
         weight = 0
         try:
-            job = self._queue.get(timeout=self._work.pause())
+            pause = self._work.pause()
+            job = self._queue.get(timeout=LONGEST_WAIT if pause is None else min(pause, LONGEST_WAIT))
             while job is not None:
                 jobs.append(job)
                 weight += job.weight
