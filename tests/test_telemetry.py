@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from inspect import isclass
 
 import pytest
@@ -139,12 +141,11 @@ def test_what_nobody_listens_to_is_not_put_into_words(caplog):
     assert caplog.records == []
 
 
-def test_a_warning_is_seen_without_any_setup_of_logging(capfd):
-    root = logging.getLogger()
-    handlers, root.handlers = root.handlers, []
-    try:
-        log(facts.SetupDoubtful("heard"))
-        log(facts.DispatchTaken("default", 0))
-    finally:
-        root.handlers = handlers
-    assert capfd.readouterr().err == "heard\n"
+def test_a_warning_is_seen_without_any_setup_of_logging():
+    said = (
+        "from dgreceiver import facts, telemetry\n"
+        "telemetry.log(facts.SetupDoubtful('heard'))\n"
+        "telemetry.log(facts.DispatchTaken('default', 0))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
+    assert done.stderr == "heard\n"

@@ -565,6 +565,13 @@ async def test_a_retry_of_what_was_erased_is_a_duplicate_that_stores_nothing(inb
     assert (await rows_in(inbox, bodies), await rows_in(inbox, parts)) == (0, 0)
 
 
+async def test_an_erasure_says_that_some_messages_name_nobody(inbox):
+    await inbox.put(transcript("r-1"))
+    await inbox.put(callback(b'{"type": "UtteranceEnd", "last_word_end": -1}'))
+    erased = await inbox.erase(request_id="r-1")
+    assert (erased.rows, [left[:24] for left in erased.unreached]) == (1, ["what carries no id, such"])
+
+
 async def test_conflicts_and_parts_are_erased_too(inbox):
     await inbox.put(transcript("r-1"))
     await inbox.put(callback(b""), upload=await uploaded(inbox, large_transcript()))

@@ -223,6 +223,14 @@ async def test_a_body_that_cannot_be_read_any_more_is_dead_and_stops_nothing(dur
         assert (entry.key, str(entry.error)[:23]) == (broken.key, "its body cannot be read")
 
 
+async def test_a_retry_of_a_body_that_cannot_be_read_any_more_is_a_duplicate(durable):
+    async with durable.opened() as inbox:
+        await inbox.put(transcript("r-1"))
+        altered(durable, "UPDATE dgreceiver_body SET packed = 1, data = x'00'")
+        puts = await asyncio.gather(inbox.put(transcript("r-1")), inbox.put(transcript("r-2")))
+        assert [put.outcome for put in puts] == ["duplicate", "stored"]
+
+
 async def in_dead(inbox) -> bool:
     return "dead" in await in_states(inbox)
 
