@@ -64,12 +64,14 @@ async def one_batch(shelf: Shelf, inbox) -> AsyncIterator[None]:
     """What is asked for within is asked for while the writer is still busy, and so done together."""
     lock = FileLock(shelf.path.with_name(f"{shelf.path.name}.write"))
     lock.acquire()
-    busy = asyncio.ensure_future(inbox.counts())
-    await asyncio.sleep(0)  # it is asked
-    await until(inbox._writer._queue.empty)  # and taken up
-    yield
-    await asyncio.sleep(0)
-    lock.close()
+    try:
+        busy = asyncio.ensure_future(inbox.counts())
+        await asyncio.sleep(0)  # it is asked
+        await until(inbox._writer._queue.empty)  # and taken up
+        yield
+        await asyncio.sleep(0)
+    finally:
+        lock.close()
     await busy
 
 
@@ -183,7 +185,8 @@ async def test_a_file_that_may_not_grow_refuses_what_is_new_and_recovers(durable
 async def test_a_row_that_cannot_be_written_fails_alone(durable):
     async with durable.opened() as inbox:
         claim = asyncio.ensure_future(claimed(inbox, 2))
-        await inbox.counts()
+        await asyncio.sleep(0)  # the claim is made
+        await inbox.counts()  # and taken up: the writer owns the inbox
         async with one_batch(durable, inbox):
             puts = [
                 asyncio.ensure_future(inbox.put(transcript(f"r-{n}", path="/\ud800" if n == 3 else "/")))
