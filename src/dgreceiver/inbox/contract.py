@@ -133,10 +133,10 @@ class Inbox(Protocol):
     async def claim(self, limit: int, *, room: int, skip: Collection[str] = ()) -> Sequence[tuple[Entry, bytes]]:
         """Lease up to `limit` due callbacks with their bodies, oldest first; wait until there is one.
 
-        After the first, no more than fit into `room` bytes. Nothing of the kinds in `skip`; of a lane
-        only its first unfinished callback. One process at a
-        time is given any (the owner); when it ends, another takes over and its leases count as crashes.
-        Empty when the inbox closes. Whoever is cancelled here leaves nothing leased.
+        After the first, no more than fit into `room` bytes. Nothing of the kinds in `skip`; of a lane only its
+        first unfinished callback. One process at a time is given any (the owner); when it ends, another takes
+        over and its leases count as crashes. Empty when the inbox closes. Whoever is cancelled here leaves
+        nothing leased.
         """
 
     async def settle(self, entry: Entry, state: Literal["done", "unhandled"], marks: Mapping[str, Mark]) -> None:

@@ -91,7 +91,7 @@ def insert(
 
 
 def run(connection: Connection, sql: str, values: Sequence[Any] = ()) -> int:
-    """Run a statement of every batch on the driver itself (a tenth of the cost); how many rows it touched.
+    """Run a statement of every batch on the driver itself, past SQLAlchemy's layers; how many rows it touched.
 
     Raises: what the driver raises, by the names of PEP 249.
     """
