@@ -217,7 +217,7 @@ async def test_a_row_that_cannot_be_written_leaves_the_endings_of_its_batch(dura
 async def test_a_body_that_cannot_be_read_any_more_is_dead_and_stops_nothing(durable):
     async with durable.opened() as inbox:
         broken = await inbox.put(transcript("r-1"))
-        altered(durable, "UPDATE dgreceiver_body SET packed = 1, data = x'00'")
+        altered(durable, "UPDATE dgreceiver_body SET coding = 'zstd', data = x'00'")
         claim = asyncio.ensure_future(claimed(inbox))
         await until(lambda: in_dead(inbox))
         put = await inbox.put(transcript("r-2"))
@@ -229,7 +229,7 @@ async def test_a_body_that_cannot_be_read_any_more_is_dead_and_stops_nothing(dur
 async def test_a_retry_of_a_body_that_cannot_be_read_any_more_is_a_duplicate(durable):
     async with durable.opened() as inbox:
         await inbox.put(transcript("r-1"))
-        altered(durable, "UPDATE dgreceiver_body SET packed = 1, data = x'00'")
+        altered(durable, "UPDATE dgreceiver_body SET coding = 'zstd', data = x'00'")
         puts = await asyncio.gather(inbox.put(transcript("r-1")), inbox.put(transcript("r-2")))
         assert [put.outcome for put in puts] == ["duplicate", "stored"]
 

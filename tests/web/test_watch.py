@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dgreceiver.errors import TooSlow
 from dgreceiver.web.watch import Watch
 
 from ..support import until
@@ -29,7 +30,7 @@ async def test_what_is_read_in_time_is_handed_on():
 
 
 async def test_a_read_that_stalls_is_ended():
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TooSlow):
         await reading(Watch(stall=0.05, whole=60.0), never)
     task = asyncio.current_task()
     assert task is not None
@@ -49,7 +50,7 @@ async def test_a_whole_that_goes_on_for_too_long_is_ended_though_no_read_stalls(
             await watch.over(drip, deadline)
             reads += 1
 
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TooSlow):
         await all_of_it()
     assert reads > 1
 
@@ -59,7 +60,7 @@ async def test_each_reader_has_its_own_time():
     stalled = [asyncio.create_task(reading(watch, never)) for _ in range(3)]
     assert [await reading(watch, at_once) for _ in range(3)] == ["read"] * 3
     results = await asyncio.gather(*stalled, return_exceptions=True)
-    assert {type(result) for result in results} == {TimeoutError}
+    assert {type(result) for result in results} == {TooSlow}
 
 
 async def test_whoever_is_cancelled_by_others_is_cancelled():
@@ -85,7 +86,7 @@ async def test_a_watch_with_nothing_to_look_at_does_not_look():
     watch = Watch(stall=0.02, whole=60.0)
     await reading(watch, at_once)
     await until(lambda: not watch._looking)
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TooSlow):
         await reading(watch, never)  # and begins again
 
 

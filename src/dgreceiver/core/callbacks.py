@@ -127,7 +127,7 @@ def identify(callback: Callback, *, receiver: str) -> Label:
     return Label(shape.kind, shape.request_id, _key(receiver, *parts), lane, weak)
 
 
-def _way(shape: _Shape, callback: Callback, receiver: str) -> tuple[str | None, tuple[str | bytes, ...], bool]:
+def _way(shape: _Shape, callback: Callback, receiver: str) -> tuple[str | None, tuple[str, ...], bool]:
     """The lane, what the key is made of, and whether that is no more than equal bytes."""
     if shape.word == LIVE:
         return *_live_way(shape, callback, receiver), False
@@ -138,15 +138,15 @@ def _way(shape: _Shape, callback: Callback, receiver: str) -> tuple[str | None, 
     return None, (shape.word, shape.request_id), False
 
 
-def _live_way(shape: _Shape, callback: Callback, receiver: str) -> tuple[str | None, tuple[str | bytes, ...]]:
+def _live_way(shape: _Shape, callback: Callback, receiver: str) -> tuple[str | None, tuple[str, ...]]:
     scope = callback.job or shape.request_id
     lane = _key(receiver, LIVE, "lane", scope) if scope else None
     if scope and shape.type in REPEATABLE:
         return lane, (LIVE, scope, shape.type, digest(callback.body))
-    return lane, ("fresh", uuid4().bytes)
+    return lane, ("fresh", uuid4().hex)
 
 
-def _nameless_way(shape: _Shape, callback: Callback) -> tuple[tuple[str | bytes, ...], bool]:
+def _nameless_way(shape: _Shape, callback: Callback) -> tuple[tuple[str, ...], bool]:
     if callback.job:
         return (shape.word, "job", callback.job, digest(callback.body)), False
     return (shape.word, "weak", digest(callback.body), callback.target), True
@@ -251,21 +251,21 @@ def _seen_results(results: object) -> _Results | None:
     return _Results(_LIST if isinstance(results["channels"], list) else _OTHER)
 
 
-def digest(body: bytes) -> bytes:
+def digest(body: bytes) -> str:
     """A short digest of a body.
 
     In slices: from 2,048 bytes on hashlib lets go of the interpreter, and while a batch is being written it
     costs more to have it back than to hash a few kilobytes.
     """
     if len(body) > IN_SLICES:
-        return sha256(body).digest()[:16]
+        return sha256(body).hexdigest()[:32]
     taken, view = sha256(), memoryview(body)
     for start in range(0, len(body), 2047):
         taken.update(view[start : start + 2047])
-    return taken.digest()[:16]
+    return taken.hexdigest()[:32]
 
 
-def _key(receiver: str, *parts: str | bytes) -> str:
+def _key(receiver: str, *parts: str) -> str:
     """A digest over length-prefixed parts, so that no body can make another's key."""
-    data = [part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass") for part in (receiver, *parts)]
-    return sha256(b"".join([len(part).to_bytes(8, "big") + part for part in data])).hexdigest()[:32]
+    text = "".join([f"{len(part)}:{part}" for part in (receiver, *parts)])
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]

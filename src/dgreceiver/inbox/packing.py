@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from threading import local
 
-from zstandard import ZstdCompressor, ZstdError, decompress
+from zstandard import BufferSegment, ZstdCompressor, ZstdError, decompress
 
 SMALLEST = 64  # bytes below which there is nothing to gain
 
-Packed = tuple[bool, bytes]  # whether it is packed, and what lies on the disk
+ZSTD = "zstd"
+
+# How a body is coded, None if it lies as it came, and what lies on the disk. What was packed is a
+# bytearray: sqlite3 binds that as it is, and asks of each `bytes` first how it is to be adapted.
+Packed = tuple[str | None, bytes | bytearray]
 
 
 class _Compressors(local):
@@ -29,19 +33,19 @@ def pack(bodies: Sequence[bytes]) -> list[Packed]:
     """
     large: list[bytes | bytearray | memoryview] = [body for body in bodies if len(body) >= SMALLEST]
     packed = iter(_compressors.one.multi_compress_to_buffer(large)) if large else iter(())
-    return [_smaller(body, next(packed).tobytes()) if len(body) >= SMALLEST else (False, body) for body in bodies]
+    return [_smaller(body, next(packed)) if len(body) >= SMALLEST else (None, body) for body in bodies]
 
 
-def unpack(packed: bool, data: bytes) -> bytes:
+def unpack(coding: str | None, data: bytes | bytearray) -> bytes:
     """The bytes as they were before they were packed.
 
     Raises: ValueError if they have been damaged since.
     """
     try:
-        return decompress(data) if packed else data
+        return decompress(data) if coding == ZSTD else bytes(data)
     except ZstdError as error:
         raise ValueError(str(error)) from error
 
 
-def _smaller(body: bytes, packed: bytes) -> Packed:
-    return (True, packed) if len(packed) < len(body) else (False, body)
+def _smaller(body: bytes, packed: BufferSegment) -> Packed:
+    return (ZSTD, bytearray(packed.tobytes())) if len(packed) < len(body) else (None, body)

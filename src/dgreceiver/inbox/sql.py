@@ -143,15 +143,15 @@ class SqlInbox:
         await self._do(Upkeep(lambda place, connection: place.shrink(connection)))
         return purged
 
-    async def _call(self, work: Callable[..., Any], *args: Any) -> Any:
-        return await self._do(Call(lambda connection: work(connection, self._receiver, *args)))
+    def _call(self, work: Callable[..., Any], *args: Any) -> Awaitable[Any]:
+        return self._do(Call(lambda connection: work(connection, self._receiver, *args)))
 
-    async def _do(self, job: Job, release: Callable[[], None] | None = None) -> Any:
+    def _do(self, job: Job, release: Callable[[], None] | None = None) -> Awaitable[Any]:
         if self._writer is None:
             if release is not None:
                 release()
             raise InboxError("the inbox is not open")
-        return await self._writer.do(job, release)
+        return self._writer.do(job, release)
 
     async def _insist(self, end: End) -> None:
         """End a lease, however often it takes: what has been handled must not be handled again."""

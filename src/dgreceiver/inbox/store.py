@@ -18,7 +18,10 @@ from ..errors import InboxError
 from .contract import Entry, Mark, State, Stored
 from .packing import Packed, pack
 from .rows import (
+    BODY,
     ENTRY,
+    NEW,
+    PART,
     advance,
     as_json,
     body_of,
@@ -372,7 +375,7 @@ class Store:
         uploaded = [job for job in jobs if isinstance(job, Part)]
         ends = [job for job in jobs if isinstance(job, End)]
         if uploaded:
-            insert(connection, parts, [(part.upload, part.n, now, *packed) for part, packed in _packed(uploaded)])
+            insert(connection, parts, PART, [(part.upload, part.n, now, *packed) for part, packed in _packed(uploaded)])
         if puts:
             self._put(connection, puts, now)
         if ends:
@@ -411,7 +414,7 @@ class Store:
         news = [self._new(connection, put, now) for put in puts]
         self._place_in_lanes(connection, news, now)
         rows = [self._row(new, now) for new in news]
-        if insert(connection, callbacks, rows, unless_known="key") < len(news):
+        if insert(connection, callbacks, NEW, rows, unless_known="key") < len(news):
             self._resolve(connection, news, now)
         stored = [new for new in news if new.put.result.outcome != "duplicate"]
         self._keep_bodies(connection, stored)
@@ -454,10 +457,10 @@ class Store:
         key = _derived(new.label.key, digest(body))
         new.label, new.state, new.n = replace(new.label, key=key, lane=None), "conflict", None
         new.put.result = replace(new.put.result, outcome="conflict", key=key)
-        return insert(connection, callbacks, [self._row(new, now)], unless_known="key") == 1
+        return insert(connection, callbacks, NEW, [self._row(new, now)], unless_known="key") == 1
 
     def _row(self, new: _New, now: float) -> tuple[Any, ...]:
-        """The values in the order of the table's columns."""
+        """The values of the columns `NEW`."""
         callback, label = new.put.callback, new.label
         return (
             new.id,
@@ -471,11 +474,7 @@ class Store:
             new.n,
             new.state,
             now if new.state == "waiting" and label.lane is None else None,
-            None,
-            0,
-            "{}",
             new.put.buried,
-            False,
             callback.received_at.timestamp(),
             now,
             now,
@@ -489,7 +488,7 @@ class Store:
 
     def _keep_bodies(self, connection: Connection, news: Iterable[_New]) -> None:
         here = [new for new in news if new.put.upload is None]
-        insert(connection, bodies, [(new.id, *packed) for new, packed in _packed(here)])
+        insert(connection, bodies, BODY, [(new.id, *packed) for new, packed in _packed(here)])
         self._fresh.update((new.id, new.data) for new in here)
 
     # --- leasing ---
@@ -589,7 +588,7 @@ class Store:
 def _packed(items: Sequence[Kept]) -> Iterator[tuple[Kept, Packed]]:
     """What is to be kept, and how it lies on the disk. Audio hardly shrinks and stays as it is."""
     packed = iter(pack([item.data for item in items if not item.audio]))
-    return ((item, (False, item.data) if item.audio else next(packed)) for item in items)
+    return ((item, (None, item.data) if item.audio else next(packed)) for item in items)
 
 
 def _is_its_own_fault(error: Exception) -> bool:
@@ -617,11 +616,11 @@ def _tell_weak(connection: Connection, label: Label, now: float) -> tuple[Label,
         return label, False
     if now - latest.stored <= WEAK_FOR:
         return replace(label, key=latest.key), False
-    return replace(label, key=_derived(label.key, latest.id.to_bytes(8, "big"))), True
+    return replace(label, key=_derived(label.key, str(latest.id))), True
 
 
-def _derived(key: str, part: bytes) -> str:
-    return sha256(key.encode() + part).hexdigest()[:32]
+def _derived(key: str, part: str) -> str:
+    return sha256(f"{key}:{part}".encode()).hexdigest()[:32]
 
 
 def _ids(clock: Callable[[], float]) -> Iterator[int]:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    false,
     text,
 )
 
@@ -43,10 +44,10 @@ callbacks = Table(
     Column("state", Text, nullable=False),
     Column("due", Float),  # of a waiting row; empty while another of its lane comes first
     Column("lease", Text),  # the incarnation of the owner that runs it
-    Column("crashes", Integer, nullable=False),
-    Column("marks", Text, nullable=False),  # JSON: handler -> [attempts, done, buried]
+    Column("crashes", Integer, nullable=False, server_default="0"),
+    Column("marks", Text, nullable=False, server_default="{}"),  # JSON: handler -> [attempts, done, buried]
     Column("error", Text),
-    Column("replayed", Boolean, nullable=False),
+    Column("replayed", Boolean, nullable=False, server_default=false()),
     Column("received_at", Float, nullable=False),
     Column("stored", Float, nullable=False),
     Column("changed", Float, nullable=False),
@@ -62,7 +63,7 @@ bodies = Table(
     "dgreceiver_body",
     metadata,
     Column("id", _Id, primary_key=True, autoincrement=False),
-    Column("packed", Boolean, nullable=False),  # zstd
+    Column("coding", Text),  # "zstd"; empty if it lies as it came
     Column("data", LargeBinary, nullable=False),
 )
 
@@ -72,7 +73,7 @@ parts = Table(
     Column("upload", Text, primary_key=True),
     Column("n", Integer, primary_key=True),
     Column("stored", Float, nullable=False),
-    Column("packed", Boolean, nullable=False),
+    Column("coding", Text),
     Column("data", LargeBinary, nullable=False),
 )
 

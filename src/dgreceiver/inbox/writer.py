@@ -62,16 +62,16 @@ class Writer:
     def start(self) -> None:
         Thread(target=self._run, name=self._name, daemon=True).start()
 
-    async def do(self, job: Job, release: Callable[[], None] | None = None) -> Any:
-        """Wait until a job is done. Whoever is cancelled here leaves it to be done all the same.
+    def do(self, job: Job, release: Callable[[], None] | None = None) -> asyncio.Future[Any]:
+        """Have a job done; its result to wait for. Whoever is cancelled there leaves it to be done all the same.
 
         `release` is called when the job is done, whether or not somebody still waits for it.
 
-        Raises: InboxError if it could not be done, or the writer has stopped.
+        Raises, when awaited: InboxError if it could not be done, or the writer has stopped.
         """
         job.future, job.release = self._loop.create_future(), release
         self._queue.put(job)
-        return await job.future
+        return job.future
 
     def tell(self, job: Job) -> None:
         """Have something done that nobody waits for."""

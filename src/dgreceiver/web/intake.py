@@ -12,7 +12,7 @@ import msgspec
 from ..core.auth import Admission, Auth
 from ..core.callbacks import Callback, is_audio_type
 from ..core.retry import seconds
-from ..errors import Empty, Encoded, SetupError, TooLarge, TooSlow, Unauthorized
+from ..errors import Empty, Encoded, SetupError, TooLarge, Unauthorized
 from ..facts import CallbackStored, Hook, URLReused, WeakIdentity
 from ..inbox.contract import Inbox, Stored, Upload
 from .room import PATIENCE, Lease, Room
@@ -136,14 +136,14 @@ class Intake:
     async def _read(self, read: Read, head: _Head, limit: int, lease: Lease) -> tuple[bytes, Upload | None]:
         """Read a body, bounded in bytes and seconds; what is long goes into the inbox as it comes."""
         deadline = self._watch.deadline()
-        piece, more = await self._next(read, deadline)
+        piece, more = await self._watch.over(read, deadline)
         if piece and not more and len(piece) <= min(limit, lease.size):
             return piece, None  # the usual body, whole at once
         body = _Body(None if self._auth.reads_body else self._inbox, audio=head.is_audio)
         try:
             await self._grow(body, piece, limit, lease)
             while more:
-                piece, more = await self._next(read, deadline)
+                piece, more = await self._watch.over(read, deadline)
                 await self._grow(body, piece, limit, lease)
             if body.size == 0 and not head.is_audio and not _is_deepgrams(head):
                 raise Empty(
@@ -161,12 +161,6 @@ class Intake:
         if size > lease.size:
             await lease.grow(max(PART, size - lease.size))
         await body.add(piece)
-
-    async def _next(self, read: Read, deadline: float) -> tuple[bytes, bool]:
-        try:
-            return await self._watch.over(read, deadline)
-        except TimeoutError:
-            raise TooSlow("the body stalled, or took too long in all; see Limits") from None
 
     def _admit_body(self, body: bytes) -> Admission:
         admission = self._auth.admit_body(body)

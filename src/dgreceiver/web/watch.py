@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar, cast
 
+from ..errors import TooSlow
+
 T = TypeVar("T")
 
 LOOKS = 4  # within the shorter of the two limits
@@ -28,8 +30,9 @@ class Watch:
         return asyncio.get_running_loop().time() + self._whole
 
     async def over(self, read: Callable[[], Awaitable[T]], deadline: float) -> T:
-        """Read, for as long as it may take. Raises: TimeoutError."""
-        loop, task = asyncio.get_running_loop(), cast("asyncio.Task[object]", asyncio.current_task())
+        """Read, for as long as it may take. Raises: TooSlow."""
+        loop = asyncio.get_running_loop()
+        task = cast("asyncio.Task[object]", asyncio.current_task(loop))
         others = task.cancelling()
         self._due[task] = min(loop.time() + self._stall, deadline)
         if not self._looking:
@@ -40,7 +43,7 @@ class Watch:
         except asyncio.CancelledError:
             if task not in self._late or task.uncancel() > others:  # somebody else wants it to end
                 raise
-            raise TimeoutError from None
+            raise TooSlow("the body stalled, or took too long in all; see Limits") from None
         finally:
             del self._due[task]
             self._late.discard(task)

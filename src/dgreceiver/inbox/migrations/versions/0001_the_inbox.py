@@ -17,7 +17,7 @@ def upgrade() -> None:
     op.create_table(
         "dgreceiver_body",
         sa.Column("id", ID, autoincrement=False, nullable=False),
-        sa.Column("packed", sa.Boolean(), nullable=False),
+        sa.Column("coding", sa.Text()),
         sa.Column("data", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
@@ -35,10 +35,10 @@ def upgrade() -> None:
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("due", sa.Float()),
         sa.Column("lease", sa.Text()),
-        sa.Column("crashes", sa.Integer(), nullable=False),
-        sa.Column("marks", sa.Text(), nullable=False),
+        sa.Column("crashes", sa.Integer(), nullable=False, server_default="0"),
+        sa.Column("marks", sa.Text(), nullable=False, server_default="{}"),
         sa.Column("error", sa.Text()),
-        sa.Column("replayed", sa.Boolean(), nullable=False),
+        sa.Column("replayed", sa.Boolean(), nullable=False, server_default=sa.false()),
         sa.Column("received_at", sa.Float(), nullable=False),
         sa.Column("stored", sa.Float(), nullable=False),
         sa.Column("changed", sa.Float(), nullable=False),
@@ -72,7 +72,7 @@ def upgrade() -> None:
         sa.Column("upload", sa.Text(), nullable=False),
         sa.Column("n", sa.Integer(), nullable=False),
         sa.Column("stored", sa.Float(), nullable=False),
-        sa.Column("packed", sa.Boolean(), nullable=False),
+        sa.Column("coding", sa.Text()),
         sa.Column("data", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("upload", "n"),
     )
