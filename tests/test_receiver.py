@@ -74,7 +74,11 @@ URL = "https://hooks.example.com/deepgram"
         pytest.param({"auth": BasicAuth}, "auth is a type; write auth=BasicAuth(user, password)", id="a class"),
         pytest.param({"name": ""}, 'name is empty; leave it out, or write one such as name="calls"', id="no name"),
         pytest.param({"name": None}, "name is empty", id="None as a name"),
-        pytest.param({"ack": "handled"}, "ack='handled' is not known to this release", id="another acknowledgement"),
+        pytest.param(
+            {"ack": "seen"},
+            'ack=\'seen\' is no way to acknowledge; leave it out, or write ack="stored" or ack="handled"',
+            id="another acknowledgement",
+        ),
         pytest.param(
             {"dedupe_for": timedelta(minutes=29)},
             "dedupe_for=0:29:00 is shorter than retries go on; write at least 0:30:00",

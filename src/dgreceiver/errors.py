@@ -10,7 +10,8 @@ DgreceiverError
 │   ├── Encoded               415
 │   ├── Empty                 400
 │   ├── Disconnected          400 (nobody is left to read it)
-│   └── Busy                  503
+│   ├── Busy                  503
+│   └── Unfinished            503 (it is stored; the sender is to ask again)
 ├── InboxError            the store: it cannot keep a callback now
 └── Verdict               a handler: what is to become of its delivery
     ├── Retry
@@ -82,6 +83,13 @@ class Disconnected(Refused):
 
 class Busy(Refused):
     """There is no room for the body now; a retry will find some."""
+
+    status = 503
+    close_code = 1013
+
+
+class Unfinished(Refused):
+    """The callback is stored, but has not been handled yet; a retry asks again."""
 
     status = 503
     close_code = 1013

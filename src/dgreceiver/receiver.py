@@ -13,7 +13,7 @@ from contextvars import Context
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 from uuid import uuid4
 from weakref import WeakSet
 
@@ -30,7 +30,7 @@ from .handlers import TakesHandlers
 from .inbox.contract import Erased, Inbox, State
 from .telemetry import log, logger
 from .web.http import HttpDoor, answer
-from .web.intake import Intake, Limits
+from .web.intake import Ack, Intake, Limits
 from .web.refusals import Refusals
 
 SHORTEST_DEDUPE = timedelta(minutes=30)  # Deepgram's retries go on for about five; proxies add to that
@@ -49,6 +49,7 @@ class Receiver(TakesHandlers):
     - `name` tells receivers apart that share an inbox; it is part of every key.
     - `public_url` is the whole URL that Deepgram calls; `callback_url()` needs it.
     - `dedupe_for` is how long a retry is recognised, `keep` how long the bodies of what is done are kept.
+    - `ack="handled"` answers when the handlers are through, for hosts that freeze a process between requests.
     - `concurrency` is how many deliveries are handled at a time.
     - `hooks` take each fact as it happens, besides the log.
 
@@ -70,7 +71,7 @@ class Receiver(TakesHandlers):
         keep: timedelta | float = timedelta(days=7),
         stream_idle: timedelta | float = timedelta(minutes=10),
         concurrency: int = 16,
-        ack: Literal["stored"] = "stored",
+        ack: Ack = "stored",
         hooks: Iterable[Hook] = (),
     ) -> None:
         super().__init__()
@@ -86,6 +87,7 @@ class Receiver(TakesHandlers):
         self._keep = timedelta(seconds=seconds(keep, "keep"))
         seconds(stream_idle, "stream_idle")
         self._concurrency = concurrency
+        self._ack = ack
         self._hooks = (log, *hooks)
         self._running: _Running | None = None
         self._users = 0  # of `running`
@@ -127,7 +129,7 @@ class Receiver(TakesHandlers):
             self._emit(SetupDoubtful(advice))
         inbox = self._open_inbox(self.name, self._emit)
         await inbox.open()
-        intake = Intake(inbox, self._auth, self._limits, emit=self._emit, now=_now)
+        intake = Intake(inbox, self._auth, self._limits, ack=self._ack, emit=self._emit, now=_now)
         door = HttpDoor(intake, self.refusals, emit=self._emit, now=_now)
         running = _Running(inbox, door, asyncio.get_running_loop())
         if self._handlers:
@@ -141,6 +143,11 @@ class Receiver(TakesHandlers):
             yield (
                 "ExtraAuth alone refuses what carries no extra (read, speech, failures, SpeechStarted, UtteranceEnd), "
                 "and Deepgram gives that up after ten tries; write BasicAuth(user, password) | ExtraAuth(secret)"
+            )
+        if self._ack == "handled" and not self._handlers:
+            yield (
+                'ack="handled" waits for handlers, and this receiver has none: unless another process has, every '
+                'callback is answered 503; write ack="stored"'
             )
         if any(LiveTranscript in handler.event_types for handler in self._handlers):
             yield "this release makes no LiveTranscript yet, so its handler never runs; write on(LiveResult)"
@@ -368,8 +375,8 @@ def _checked_auth(auth: object) -> Auth:
 def _check(receiver: Receiver, ack: object, *, dedupe_for: timedelta, concurrency: object) -> None:
     if not isinstance(receiver.name, str) or not receiver.name:
         raise SetupError('name is empty; leave it out, or write one such as name="calls"')
-    if ack != "stored":
-        raise SetupError(f'ack={ack!r} is not known to this release; leave it out, or write ack="stored"')
+    if ack not in get_args(Ack):
+        raise SetupError(f'ack={ack!r} is no way to acknowledge; leave it out, or write ack="stored" or ack="handled"')
     if dedupe_for < SHORTEST_DEDUPE:
         raise SetupError(f"dedupe_for={dedupe_for} is shorter than retries go on; write at least {SHORTEST_DEDUPE}")
     if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:

@@ -32,6 +32,7 @@ from .stores import (
 )
 
 WEEK, DAYS, NEVER = timedelta(days=7), timedelta(days=3), timedelta(days=10_000)
+HOUR = 3600.0
 MB = 1024 * 1024
 WEBM = {"content-type": "audio/webm"}
 
@@ -405,6 +406,41 @@ async def test_what_is_no_longer_leased_is_not_ended_twice(inbox):
     await inbox.bury(entry, FAILED, error="no")
     await inbox.settle(entry, "done", SAVED)
     assert await in_states(inbox) == {"dead": 1}
+
+
+@pytest.mark.parametrize("state", ["done", "unhandled", "dead", "waiting"])
+async def test_an_outcome_is_told_when_it_has_come(inbox, state):
+    put = await inbox.put(transcript("r-1"))
+    outcome = asyncio.ensure_future(inbox.outcome(put.key, again=False, within=HOUR))
+    await end_as(inbox, state)
+    assert await outcome == state
+
+
+async def test_an_outcome_that_does_not_come_in_time_is_open(inbox):
+    put = await inbox.put(transcript("r-1"))
+    assert await inbox.outcome(put.key, again=False, within=0.02) == "waiting"
+    await entry_of(inbox)
+    assert await inbox.outcome(put.key, again=False, within=0.02) == "leased"
+
+
+async def test_what_has_ended_is_told_at_once(inbox):
+    put = await inbox.put(transcript("r-1"))
+    await end_as(inbox, "done")
+    assert await inbox.outcome(put.key, again=True, within=0.0) == "done"
+
+
+async def test_what_comes_again_is_due_now_and_has_the_outcome_of_its_next_attempt(inbox):
+    put = await inbox.put(transcript("r-1"))
+    await end_as(inbox, "waiting")
+    outcome = asyncio.ensure_future(inbox.outcome(put.key, again=True, within=HOUR))
+    await inbox.settle(await entry_of(inbox), "done", SAVED)
+    assert await outcome == "done"
+
+
+async def test_what_comes_again_does_not_pass_what_is_before_it_in_its_lane(inbox):
+    first, second = [await inbox.put(message("j-1", text)) for text in ("a", "b")]
+    assert await inbox.outcome(second.key, again=True, within=0.0) == "waiting"
+    assert (await entry_of(inbox)).key == first.key
 
 
 # --- lanes ---

@@ -148,6 +148,15 @@ class Inbox(Protocol):
     async def bury(self, entry: Entry, marks: Mapping[str, Mark], *, error: str) -> None:
         """End a leased callback as dead. As durable as `settle`."""
 
+    async def outcome(self, key: str, *, again: bool, within: float) -> State:
+        """Wait until a callback has ended or its present attempt has failed; its state by then.
+
+        With `again` it came once more, so it is made due now if it waits for its time. What is neither ended
+        nor failed `within` seconds is still `waiting` or `leased`. Handlers of other processes count too.
+
+        Raises: InboxError if it cannot be told.
+        """
+
     async def get(self, key: str) -> tuple[Entry, bytes] | None:
         """The callback of that key, with its body as long as it is kept."""
 

@@ -87,13 +87,17 @@ def entry_of(row: Sequence[Any]) -> Entry:
         query,
         _decode(headers),
         _decode(context),
-        {name: Mark(*mark) for name, mark in _decode_marks(marks).items()},
+        marks_of(marks),
         *rest,
     )
 
 
 def as_json(value: Mapping[str, Any] | None) -> str:
     return _encode(value).decode() if value else "{}"
+
+
+def marks_of(text_: str) -> dict[str, Mark]:
+    return {name: Mark(*mark) for name, mark in _decode_marks(text_).items()}
 
 
 def marks_as_json(marks: Mapping[str, Mark]) -> str:

@@ -24,6 +24,7 @@ from .upkeep import is_used
 from .writer import Job, Writer
 
 IN_THREAD = 256 * 1024  # bytes from which a body is identified by the writer's thread
+SHORTEST_LOOK, LONGEST_LOOK = 0.01, 0.2  # seconds between looks whether a callback has been handled
 LONGEST_PAUSE = 5.0  # seconds between tries to end a lease while the disk is full
 
 _c = callbacks.c
@@ -104,6 +105,20 @@ class SqlInbox:
 
     async def bury(self, entry: Entry, marks: Mapping[str, Mark], *, error: str) -> None:
         await self._insist(End(entry, "dead", marks, error))
+
+    async def outcome(self, key: str, *, again: bool, within: float) -> State:
+        state: State = "waiting"
+        before = 0
+        if again:
+            state, before = await self._call(upkeep.hasten, key, self._clock())
+        attempts, pause = before, SHORTEST_LOOK
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                while state in ("waiting", "leased") and attempts == before:
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, LONGEST_LOOK)
+                    state, attempts = await self._call(upkeep.progress, key)
+        return state
 
     async def get(self, key: str) -> tuple[Entry, bytes] | None:
         found: tuple[Entry, bytes] | None = await self._call(upkeep.get, key)

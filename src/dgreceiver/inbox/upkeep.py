@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, delete, exists, func, or_, select, text, update
 
 from .contract import Entry, Mark, State
-from .rows import ENTRY, advance, entry_of, marks_as_json, read_body
+from .rows import ENTRY, advance, entry_of, marks_as_json, marks_of, read_body
 from .tables import EXPIRING, WAITING, bodies, callbacks, lanes, parts
 
 SWEEP_AFTER = 3600.0  # seconds after which parts without a row are an upload that was cut off
@@ -30,6 +30,19 @@ _behind_another = exists().where(
 def get(connection: Connection, receiver: str, key: str) -> tuple[Entry, bytes] | None:
     row = connection.execute(select(*ENTRY).where(_c.receiver == receiver, _c.key == key)).one_or_none()
     return None if row is None else (entry_of(row), read_body(connection, row.id) or b"")
+
+
+def progress(connection: Connection, receiver: str, key: str) -> tuple[State, int]:
+    """How far a callback has come: its state, and how many attempts have ended."""
+    row = connection.execute(select(_c.state, _c.marks).where(_c.receiver == receiver, _c.key == key)).one()
+    return row.state, sum(mark.attempts for mark in marks_of(row.marks).values())
+
+
+def hasten(connection: Connection, receiver: str, key: str, now: float) -> tuple[State, int]:
+    """Make a callback due that waits for its time; how far it has come. What is behind another in its lane waits on."""
+    wanted = (_c.receiver == receiver, _c.key == key, text(WAITING), _c.due > now)
+    connection.execute(update(callbacks).where(*wanted).values(due=now))
+    return progress(connection, receiver, key)
 
 
 def page(connection: Connection, receiver: str, state: State | None, before: int | None, limit: int) -> list[Entry]:

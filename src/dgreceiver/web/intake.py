@@ -6,13 +6,14 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal
 
 import msgspec
 
 from ..core.auth import Admission, Auth
 from ..core.callbacks import Callback, is_audio_type
 from ..core.retry import seconds
-from ..errors import Empty, Encoded, SetupError, TooLarge, Unauthorized
+from ..errors import Empty, Encoded, SetupError, TooLarge, Unauthorized, Unfinished
 from ..facts import CallbackStored, Hook, URLReused, WeakIdentity
 from ..inbox.contract import Inbox, Stored, Upload
 from .room import PATIENCE, Lease, Room
@@ -23,9 +24,11 @@ PART = MIB  # bytes from which a body is stored in parts as it comes
 KEPT_HEADERS = 16 * 1024  # bytes of headers that are kept
 STRANGERS = 8  # they share an eighth of the room
 REMEMBERED_JOBS = 10_000
+HANDLED_WITHIN = 8.0  # seconds that a sender waits for the handlers; Deepgram's own patience is 10 or more
 
 REPORTED = ""  # in place of the id of a job whose second request has been reported
 
+Ack = Literal["stored", "handled"]
 Headers = Sequence[tuple[bytes, bytes]]
 Read = Callable[[], Awaitable[tuple[bytes, bool]]]
 
@@ -83,11 +86,15 @@ class Intake:
         auth: Auth,
         limits: Limits,
         *,
+        ack: Ack = "stored",
         emit: Hook,
         now: Callable[[], datetime],
         patience: float = PATIENCE,
+        handled_within: float = HANDLED_WITHIN,
     ) -> None:
         self._inbox = inbox
+        self._ack = ack
+        self._handled_within = handled_within
         self._auth = auth
         self._limits = limits
         self._watch = Watch(
@@ -100,9 +107,9 @@ class Intake:
         self._jobs: OrderedDict[str, str] = OrderedDict()
 
     async def take(self, arrival: Arrival) -> Stored:
-        """Take a callback and store it durably; only then may it be acknowledged.
+        """Take a callback and store it durably, or see it handled; only then may it be acknowledged.
 
-        Raises: Refused if it is not taken, InboxError if it could not be stored.
+        Raises: Refused if it is not taken, or is not handled in time; InboxError if it could not be stored.
         """
         received_at = self._now()
         admission = self._auth.admit(arrival.headers, now=received_at.timestamp())
@@ -123,6 +130,8 @@ class Intake:
         late = "URL expired" if admission.expired else None
         stored = await self._inbox.put(callback, upload=upload, buried=late, release=lease.give_back)
         self._report(stored, admission)
+        if self._ack == "handled" and stored.outcome != "conflict":
+            await self._see_handled(stored)
         return stored
 
     def _limit(self, head: _Head) -> int:
@@ -189,6 +198,14 @@ class Intake:
             self._emit(WeakIdentity(stored.kind, stored.key))
         if admission.job and stored.request_id:
             self._watch_job(admission.job, stored.request_id)
+
+    async def _see_handled(self, stored: Stored) -> None:
+        again = stored.outcome == "duplicate"
+        state = await self._inbox.outcome(stored.key, again=again, within=self._handled_within)
+        if state == "leased":
+            raise Unfinished(f"stored, and its handlers run on after {self._handled_within:g} s; a retry asks again")
+        if state == "waiting":
+            raise Unfinished("stored, and waits for another attempt of its handlers; a retry is one")
 
     def _watch_job(self, job: str, request_id: str) -> None:
         """Notice a signed URL that serves two requests, as far back as this process remembers."""
