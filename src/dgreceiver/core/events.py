@@ -11,6 +11,7 @@ fields come without notice.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from os import PathLike
@@ -19,7 +20,9 @@ from typing import Any, TypeVar, cast
 
 from pydantic import Field, PrivateAttr, ValidationError
 
+from . import captions
 from .callbacks import find_request_id, load_json
+from .captions import WORDS_PER_LINE
 from .parts import (
     Alternative,
     AnalysisMetadata,
@@ -71,6 +74,29 @@ class _Identified(Event):
         return cast("str", self._request_id)
 
 
+class _Spoken(_Identified):
+    """An event that can be shown as captions."""
+
+    @property
+    @abstractmethod
+    def _spoken(self) -> list[Utterance]:
+        """What was said, as captions are made of it."""
+
+    def srt(self, words_per_line: int = WORDS_PER_LINE) -> str:
+        """The captions as an SRT file; an empty one if nothing was said.
+
+        Raises: SetupError if a line is to have no words.
+        """
+        return captions.srt(self._spoken, words_per_line)
+
+    def vtt(self, words_per_line: int = WORDS_PER_LINE) -> str:
+        """The captions as a WebVTT file; one without cues if nothing was said.
+
+        Raises: SetupError if a line is to have no words.
+        """
+        return captions.vtt(self._spoken, words_per_line)
+
+
 class _Insightful(_Identified):
     results: Insights
 
@@ -95,7 +121,7 @@ class _Insightful(_Identified):
         return self.results.sentiments.found.average if self.results.sentiments else None
 
 
-class Transcript(_Insightful):
+class Transcript(_Spoken, _Insightful):
     """The transcript of recorded audio.
 
     Source: https://developers.deepgram.com/reference/speech-to-text/listen-pre-recorded
@@ -151,6 +177,16 @@ class Transcript(_Insightful):
     def topics(self) -> list[TopicSegment]:
         """The segments that have topics, wherever the model put them; empty unless asked for."""
         return super().topics or [segment for each in self.results.best for segment in each.topics or []]
+
+    @property
+    def _spoken(self) -> list[Utterance]:
+        """The utterances; without any, each channel as one, whose words were checked when they came."""
+        return self.utterances or [
+            Utterance.model_construct(
+                start=0.0, end=self.duration or 0.0, transcript=best.transcript, words=best.words, channel=at
+            )
+            for at, best in self.results.best_by_channel
+        ]
 
 
 def _paragraphs(alternative: Alternative) -> list[Paragraph]:
@@ -294,15 +330,24 @@ class StreamMetadata(LiveEvent):
     extra: dict[str, Any] | None = None
 
 
-class LiveTranscript(_Identified):
-    """A whole live stream, when it has ended. Units: `duration` in seconds."""
+class LiveTranscript(_Spoken):
+    """A whole live stream, when it has ended. Units: `duration` in seconds.
 
-    text: str
-    words: Words = Words()
-    utterances: list[Utterance] = Field(default_factory=list)
+    Made by dgreceiver; docs/live-transcripts says how.
+    """
+
+    text: str  # the final results in order of time, joined by a space; each channel a line
+    words: Words = Words()  # one channel after the other
+    utterances: list[Utterance] = Field(default_factory=list)  # of all channels, in order of time
+    interim: list[Utterance] = Field(default_factory=list)  # heard, and never final; in none of the above
     duration: Number | None = None
     complete: Flag  # the stream's own end was seen
     revision: Whole = 0  # a straggler makes the next one
+    metadata: Metadata = Field(default_factory=Metadata)
+
+    @property
+    def _spoken(self) -> list[Utterance]:
+        return self.utterances
 
 
 class Unknown(Event):

@@ -32,6 +32,7 @@ class _Integral:
 Number = Annotated[float, Strict()]
 Whole = Annotated[int, _Integral]
 Flag = Annotated[bool, Strict()]
+LATEST = 1e9  # seconds; what claims to be later is no time
 
 
 class Part(BaseModel):
@@ -118,7 +119,7 @@ class Words(Sequence[Word]):
 
     def __init__(self, came: Sequence[Any] = ()) -> None:
         self._came = came
-        self._rows = _fitting(came)
+        self._rows = fitting(came)
         self._made: dict[int, Word] = {}
 
     @classmethod
@@ -165,7 +166,8 @@ class Words(Sequence[Word]):
         return Words, (self._came,)
 
 
-def _fitting(came: Sequence[Any]) -> Sequence[dict[str, Any]]:
+def fitting(came: Sequence[Any]) -> Sequence[dict[str, Any]]:
+    """The entries that are words."""
     try:
         msgspec.convert({"rows": came}, _Rows)
     except (msgspec.ValidationError, UnicodeEncodeError):  # the latter for half a surrogate pair
@@ -466,4 +468,8 @@ class Results(Insights):
     @property
     def best(self) -> list[Alternative]:
         """The first alternative of each channel that has one."""
-        return [channel.alternatives[0] for channel in self.channels if channel.alternatives]
+        return [alternative for _, alternative in self.best_by_channel]
+
+    @property
+    def best_by_channel(self) -> list[tuple[int, Alternative]]:
+        return [(at, channel.alternatives[0]) for at, channel in enumerate(self.channels) if channel.alternatives]
