@@ -187,6 +187,9 @@ def nested(depth: int) -> bytes:
         pytest.param([guessed("b", 1.0), said("a b", duration=5.0)], "a b", [], id="within a final"),
         pytest.param([guessed("b", 2.0, duration=1.0), said("a", duration=2.0)], "a", ["b"], id="behind a final"),
         pytest.param([guessed("b", 2.0, duration=1.0), said("a", duration=2.000001)], "a", ["b"], id="a digit behind"),
+        pytest.param(
+            [guessed("b", 1.999999, duration=1.0), said("b", 2.0, duration=1.0)], "b", [], id="a digit before its final"
+        ),
         pytest.param([guessed("b", channel=1), said("a", duration=9.0)], "a", ["b"], id="of another channel"),
     ],
 )
@@ -331,7 +334,7 @@ def test_an_hour_is_assembled_in_well_under_a_second() -> None:
     bodies = list(hour())
     began = perf_counter()
     body = assemble(bodies)
-    assert perf_counter() - began < 1.0 * 3  # a third of it on a machine with nothing else to do
+    assert perf_counter() - began < 1.5  # measured: 0.2, on a machine with nothing else to do
     assert len(json.loads(body or b"")["text"].split()) == 1200 * 9
 
 
