@@ -20,7 +20,6 @@ from .callbacks import find_request_id, load_json
 from .parts import LATEST, fitting
 
 Document = dict[str, Any]
-MOST_CHANNELS = 1000
 
 
 class _Heard(NamedTuple):
@@ -135,7 +134,7 @@ def _says_when(message: Document) -> bool:
 
 
 def _always(message: Document) -> bool:
-    """in all other cases"""
+    """always"""
     return True
 
 
@@ -215,7 +214,7 @@ def _channel(message: Document) -> int:
     """The first of `[this channel, number of channels]`, which is called `channel` where there are no words."""
     index = message.get("channel_index", message.get("channel"))
     first = index[0] if isinstance(index, list) and index else 0
-    return int(first) if _is_time(first) and 0 <= first < MOST_CHANNELS else 0
+    return int(first) if _is_time(first) and first >= 0 else 0
 
 
 def _written(stream: _Stream, revision: int) -> bytes:
