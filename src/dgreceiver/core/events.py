@@ -11,474 +11,40 @@ fields come without notice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar, cast, overload
+from typing import Any, TypeVar, cast
 
-import msgspec
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    ModelWrapValidatorHandler,
-    PrivateAttr,
-    Strict,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import CoreSchema, core_schema
+from pydantic import Field, PrivateAttr, ValidationError
 
+from . import captions
 from .callbacks import find_request_id, load_json
-
-
-class _Integral:
-    """Takes 3 and 3.0 for the integer 3, and no text or truth value."""
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.chain_schema([core_schema.float_schema(strict=True), core_schema.int_schema()])
-
-
-Number = Annotated[float, Strict()]
-Whole = Annotated[int, _Integral]
-Flag = Annotated[bool, Strict()]
-
-
-class Part(BaseModel):
-    """An object of a payload. Unknown fields are kept and can be read as attributes."""
-
-    model_config = ConfigDict(
-        extra="allow",
-        frozen=True,
-        hide_input_in_errors=True,
-        ser_json_inf_nan="constants",
-        defer_build=True,  # until the first is parsed: a third of the time that `import dgreceiver` takes
-    )
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _forgive(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        try:
-            return handler(data)
-        except ValidationError as error:
-            odd = cls._odd(data, error)
-            if not odd:
-                raise
-        made = handler({name: value for name, value in data.items() if name not in odd})
-        cast("dict[str, Any]", made.model_extra).update(odd)
-        return made
-
-    @classmethod
-    def _odd(cls, data: Any, error: ValidationError) -> dict[str, Any]:
-        """The fields that do not fit and can be done without."""
-        if not isinstance(data, dict):
-            return {}
-        misfits = {place["loc"][0] for place in _errors(error) if place["loc"]}
-        return {name: data[name] for name in misfits if cls._spares(name, data.get(name))}
-
-    @classmethod
-    def _spares(cls, name: str, value: Any) -> bool:
-        field = cls.model_fields[name]
-        return not field.is_required() and (value is None or field.default is None)
-
-
-def _errors(error: ValidationError) -> list[Any]:
-    return cast("list[Any]", error.errors(include_url=False, include_context=False, include_input=False))
-
-
-class Word(Part):
-    """A word as it was heard.
-
-    Units: seconds from the beginning of the audio; confidences from 0 to 1; sentiment_score from -1 to 1.
-    """
-
-    word: str
-    start: Number
-    end: Number
-    confidence: Number
-    punctuated_word: str | None = None
-    speaker: Whole | None = None  # missing unless diarised; 0 is a speaker
-    speaker_confidence: Number | None = None
-    language: str | None = None
-    sentiment: str | None = None
-    sentiment_score: Number | None = None
-
-
-class _Row(msgspec.Struct, gc=False):
-    """What makes an object a Word, for a check at a fifth of the price of Words."""
-
-    word: str
-    start: float
-    end: float
-    confidence: float
-
-
-class _Rows(msgspec.Struct):  # msgspec keeps what it knows of a class, not of list[_Row]: 5 µs less
-    rows: list[_Row]
-
-
-class Words(Sequence[Word]):
-    """Words in order; each is made when it is looked at.
-
-    An entry that is no word (no text, or no times) is left out here and kept in the dump.
-    """
-
-    __slots__ = ("_came", "_made", "_rows")
-
-    def __init__(self, came: Sequence[Any] = ()) -> None:
-        self._came = came
-        self._rows = _fitting(came)
-        self._made: dict[int, Word] = {}
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(
-            cls,
-            core_schema.list_schema(strict=True),
-            serialization=core_schema.plain_serializer_function_ser_schema(cls._as_they_came),
-        )
-
-    def _as_they_came(self) -> list[Any]:
-        return list(self._came)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, index: int) -> Word: ...
-    @overload
-    def __getitem__(self, index: slice) -> Words: ...
-    def __getitem__(self, index: int | slice) -> Word | Words:
-        if isinstance(index, slice):
-            return Words(self._rows[index])
-        at = range(len(self._rows))[index]
-        return self._made.get(at) or self._made.setdefault(at, Word.model_validate(self._rows[at]))
-
-    def __iter__(self) -> Iterator[Word]:
-        return map(self.__getitem__, range(len(self._rows)))
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, Words):
-            return self._came == other._came
-        return list(self) == list(other) if isinstance(other, list | tuple) else NotImplemented
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __add__(self, other: Words) -> Words:
-        return Words([*self._came, *other._came])
-
-    def __repr__(self) -> str:
-        return f"Words({list(self)!r})"
-
-    def __reduce__(self) -> tuple[type[Words], tuple[Sequence[Any]]]:
-        return Words, (self._came,)
-
-
-def _fitting(came: Sequence[Any]) -> Sequence[dict[str, Any]]:
-    try:
-        msgspec.convert({"rows": came}, _Rows)
-    except (msgspec.ValidationError, UnicodeEncodeError):  # the latter for half a surrogate pair
-        return [row for row in came if _fits(row)]
-    return came
-
-
-def _fits(row: object) -> bool:
-    try:
-        Word.model_validate(row)
-    except ValidationError:
-        return False
-    return True
-
-
-class Sentence(Part):
-    """Units: seconds."""
-
-    text: str
-    start: Number
-    end: Number
-
-
-class Paragraph(Part):
-    """Sentences that belong together. Units: seconds."""
-
-    sentences: list[Sentence]
-    start: Number | None = None
-    end: Number | None = None
-    num_words: Whole | None = None
-    speaker: Whole | None = None
-
-    @property
-    def text(self) -> str:
-        return " ".join(sentence.text for sentence in self.sentences)
-
-
-class Paragraphs(Part):
-    """`transcript` is Deepgram's own layout, with speaker labels if diarised."""
-
-    transcript: str | None = None
-    paragraphs: list[Paragraph] = []
-
-
-class Entity(Part):
-    """A name, number, date and so on. `start_word` and `end_word` count the words of the alternative from 0."""
-
-    label: str
-    value: str
-    raw_value: str | None = None
-    confidence: Number | None = None
-    start_word: Whole | None = None
-    end_word: Whole | None = None
-
-
-class Topic(Part):
-    topic: str
-    confidence_score: Number | None = None
-
-
-class Intent(Part):
-    intent: str
-    confidence_score: Number | None = None
-
-
-class Segment(Part):
-    """A stretch of text. `start_word` and `end_word` count words from 0."""
-
-    text: str
-    start_word: Whole | None = None
-    end_word: Whole | None = None
-
-
-class TopicSegment(Segment):
-    topics: list[Topic] = []
-
-
-class IntentSegment(Segment):
-    intents: list[Intent] = []
-
-
-class Sentiment(Part):
-    """Units: sentiment_score from -1 (negative) to 1 (positive)."""
-
-    sentiment: str
-    sentiment_score: Number | None = None
-
-
-class SentimentSegment(Sentiment, Segment):
-    """A stretch of text of one sentiment."""
-
-
-class TopicSegments(Part):
-    segments: list[TopicSegment] | None = None
-
-
-class NestedTopics(Part):
-    topics: TopicSegments | None = None
-
-
-class Topics(TopicSegments):
-    """Segments, or nested once more. Source: Deepgram's OpenAPI nests them, its servers do not."""
-
-    results: NestedTopics | None = None
-
-    @property
-    def found(self) -> list[TopicSegment]:
-        nested = self.results.topics if self.results else None
-        return self.segments or (nested.segments if nested else None) or []
-
-
-class IntentSegments(Part):
-    segments: list[IntentSegment] | None = None
-
-
-class NestedIntents(Part):
-    intents: IntentSegments | None = None
-
-
-class Intents(IntentSegments):
-    """Segments, or nested as Topics are."""
-
-    results: NestedIntents | None = None
-
-    @property
-    def found(self) -> list[IntentSegment]:
-        nested = self.results.intents if self.results else None
-        return self.segments or (nested.segments if nested else None) or []
-
-
-class SentimentSegments(Part):
-    segments: list[SentimentSegment] | None = None
-    average: Sentiment | None = None
-
-
-class NestedSentiments(Part):
-    sentiments: SentimentSegments | None = None
-
-
-class Sentiments(SentimentSegments):
-    """Segments and their average, or nested as Topics are."""
-
-    results: NestedSentiments | None = None
-
-    @property
-    def found(self) -> SentimentSegments:
-        nested = self.results.sentiments if self.results else None
-        return nested if nested and not (self.segments or self.average) else self
-
-
-class SummaryText(Part):
-    text: str | None = None
-
-
-class NestedSummary(Part):
-    summary: SummaryText | None = None
-
-
-class Summary(SummaryText):
-    """`result` and `short` of recorded audio; `text` of read text, or nested as Topics are."""
-
-    result: str | None = None  # "success", or "failure" with the reason in `short`
-    short: str | None = None
-    results: NestedSummary | None = None
-
-
-class WordsSummary(Part):
-    """A summary of a stretch of words, as older models gave it."""
-
-    summary: str
-    start_word: Whole | None = None
-    end_word: Whole | None = None
-
-
-class Alternative(Part):
-    transcript: str = ""
-    confidence: Number | None = None
-    words: Words = Words()
-    languages: list[str] | None = None
-    languages_hinted: list[str] | None = None
-    paragraphs: Paragraphs | None = None
-    entities: list[Entity] | None = None
-    summaries: list[WordsSummary] | None = None
-    topics: list[TopicSegment] | None = None
-
-
-class Hit(Part):
-    """Where a searched term may have been said. Units: seconds."""
-
-    confidence: Number | None = None
-    start: Number | None = None
-    end: Number | None = None
-    snippet: str | None = None
-
-
-class Search(Part):
-    query: str
-    hits: list[Hit] = []
-
-
-class Channel(Part):
-    alternatives: list[Alternative] = []
-    search: list[Search] | None = None
-    detected_language: str | None = None
-    language_confidence: Number | None = None
-
-
-class Utterance(Part):
-    """What was said without a pause. Units: seconds."""
-
-    start: Number
-    end: Number
-    transcript: str
-    confidence: Number | None = None
-    channel: Whole | None = None
-    words: Words = Words()
-    speaker: Whole | None = None
-    languages: list[str] | None = None
-    id: str | None = None
-
-
-class ModelInfo(Part):
-    name: str | None = None
-    version: str | None = None
-    arch: str | None = None
-
-
-class Usage(Part):
-    """What a text model used."""
-
-    model_uuid: str | None = None
-    input_tokens: Whole | None = None
-    output_tokens: Whole | None = None
-
-
-class Notice(Part):
-    """Why a part of the result is missing."""
-
-    parameter: str | None = None
-    type: str | None = None
-    message: str | None = None
-
-
-class _Usages(Part):
-    request_id: str | None = None
-    created: str | None = None  # as sent: RFC 3339, in UTC
-    summary_info: Usage | None = None
-    sentiment_info: Usage | None = None
-    topics_info: Usage | None = None
-    intents_info: Usage | None = None
-
-
-class Metadata(_Usages):
-    """About a recorded transcript. Units: `duration` in seconds."""
-
-    sha256: str | None = None
-    duration: Number | None = None
-    channels: Whole | None = None
-    models: list[str] | None = None
-    model_info: dict[str, ModelInfo] | None = None  # by model id
-    tags: list[str] | None = None
-    extra: dict[str, Any] | None = None
-    warnings: list[Notice] | None = None
-
-
-class LiveMetadata(Part):
-    """About one live result."""
-
-    request_id: str | None = None
-    model_uuid: str | None = None
-    model_info: ModelInfo | None = None
-    extra: dict[str, Any] | None = None
-
-
-class FlatAnalysisMetadata(_Usages):
-    language: str | None = None
-
-
-class AnalysisMetadata(FlatAnalysisMetadata):
-    """About read text; or nested as Topics are."""
-
-    metadata: FlatAnalysisMetadata | None = None
-
-
-class Insights(Part):
-    """What text models made of the words."""
-
-    summary: Summary | None = None
-    topics: Topics | None = None
-    intents: Intents | None = None
-    sentiments: Sentiments | None = None
-
-
-class Results(Insights):
-    channels: list[Channel]
-    utterances: list[Utterance] | None = None
-
-    @property
-    def best(self) -> list[Alternative]:
-        """The first alternative of each channel that has one."""
-        return [channel.alternatives[0] for channel in self.channels if channel.alternatives]
+from .captions import WORDS_PER_LINE
+from .parts import (
+    Alternative,
+    AnalysisMetadata,
+    Channel,
+    Flag,
+    Insights,
+    IntentSegment,
+    LiveMetadata,
+    Metadata,
+    ModelInfo,
+    Number,
+    Paragraph,
+    Part,
+    Results,
+    Sentiment,
+    SentimentSegment,
+    TopicSegment,
+    Utterance,
+    Whole,
+    Words,
+    errors_of,
+)
 
 
 class Event(Part):
@@ -508,6 +74,29 @@ class _Identified(Event):
         return cast("str", self._request_id)
 
 
+class _Spoken(_Identified):
+    """An event that can be shown as captions."""
+
+    @property
+    @abstractmethod
+    def _spoken(self) -> list[Utterance]:
+        """What was said, as captions are made of it."""
+
+    def srt(self, words_per_line: int = WORDS_PER_LINE) -> str:
+        """The captions as an SRT file; an empty one if nothing was said.
+
+        Raises: SetupError if a line is to have no words.
+        """
+        return captions.srt(self._spoken, words_per_line)
+
+    def vtt(self, words_per_line: int = WORDS_PER_LINE) -> str:
+        """The captions as a WebVTT file; one without cues if nothing was said.
+
+        Raises: SetupError if a line is to have no words.
+        """
+        return captions.vtt(self._spoken, words_per_line)
+
+
 class _Insightful(_Identified):
     results: Insights
 
@@ -532,7 +121,7 @@ class _Insightful(_Identified):
         return self.results.sentiments.found.average if self.results.sentiments else None
 
 
-class Transcript(_Insightful):
+class Transcript(_Spoken, _Insightful):
     """The transcript of recorded audio.
 
     Source: https://developers.deepgram.com/reference/speech-to-text/listen-pre-recorded
@@ -588,6 +177,16 @@ class Transcript(_Insightful):
     def topics(self) -> list[TopicSegment]:
         """The segments that have topics, wherever the model put them; empty unless asked for."""
         return super().topics or [segment for each in self.results.best for segment in each.topics or []]
+
+    @property
+    def _spoken(self) -> list[Utterance]:
+        """The utterances; without any, each channel as one, whose words were checked when they came."""
+        return self.utterances or [
+            Utterance.model_construct(
+                start=0.0, end=self.duration or 0.0, transcript=best.transcript, words=best.words, channel=at
+            )
+            for at, best in self.results.best_by_channel
+        ]
 
 
 def _paragraphs(alternative: Alternative) -> list[Paragraph]:
@@ -731,15 +330,24 @@ class StreamMetadata(LiveEvent):
     extra: dict[str, Any] | None = None
 
 
-class LiveTranscript(_Identified):
-    """A whole live stream, when it has ended. Units: `duration` in seconds."""
+class LiveTranscript(_Spoken):
+    """A whole live stream, when it has ended. Units: `duration` in seconds.
 
-    text: str
-    words: Words = Words()
-    utterances: list[Utterance] = []
+    Made by dgreceiver; docs/live-transcripts says how.
+    """
+
+    text: str  # the final results in order of time, joined by a space; each channel a line
+    words: Words = Words()  # one channel after the other
+    utterances: list[Utterance] = Field(default_factory=list)  # of all channels, in order of time
+    interim: list[Utterance] = Field(default_factory=list)  # heard, and never final; in none of the above
     duration: Number | None = None
     complete: Flag  # the stream's own end was seen
     revision: Whole = 0  # a straggler makes the next one
+    metadata: Metadata = Field(default_factory=Metadata)
+
+    @property
+    def _spoken(self) -> list[Utterance]:
+        return self.utterances
 
 
 class Unknown(Event):
@@ -793,7 +401,7 @@ def _event(kind: str, body: bytes, document: dict[str, Any]) -> Event:
 
 
 def _first_of(error: ValidationError) -> str:
-    first = _errors(error)[0]
+    first = errors_of(error)[0]
     return f"{'.'.join(map(str, first['loc'])) or 'a field name'}: {first['msg']}"
 
 
