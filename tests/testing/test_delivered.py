@@ -83,6 +83,12 @@ async def test_on_a_loop_handlers_run_when_it_is_awaited(kind):
     assert (trial.threads[0] is threading.main_thread()) == (kind != "plain")
 
 
+async def test_what_has_run_may_be_awaited_and_does_not_run_again():
+    trial = Trial().on(Transcript, "plain")
+    delivered = await asyncio.to_thread(deliver, trial.receiver, transcript())  # no loop in that thread
+    assert (await delivered is delivered, len(trial.events)) == (True, 1)
+
+
 def test_a_plain_handler_may_use_what_belongs_to_the_thread_of_its_test():
     receiver, database = Receiver(auth=NoAuth(), inbox="memory://"), sqlite3.connect(":memory:")
     database.execute("CREATE TABLE call (text)")
