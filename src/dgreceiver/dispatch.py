@@ -248,7 +248,7 @@ class Dispatcher:
         runs.append(_Run(handler.name, Mark(attempt, done=True)))
 
     async def _call(self, handler: Handler, event: Event, delivery: Delivery) -> None:
-        args = (event, delivery) if handler.wants_delivery else (event,)
+        args = handler.arguments(event, delivery)
         in_thread = not handler.is_async
         expiry = asyncio.timeout(handler.timeout)
         try:

@@ -48,6 +48,9 @@ class Handler:
     is_async: bool
     timeout: float  # seconds
 
+    def arguments(self, event: Event, delivery: Delivery) -> tuple[Any, ...]:
+        return (event, delivery) if self.wants_delivery else (event,)
+
 
 class Keeps(Protocol):
     """Gives back what it takes, as the type it is."""

@@ -7,7 +7,7 @@ import gc
 import random
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import Context
 from datetime import UTC, datetime, timedelta
@@ -20,13 +20,13 @@ from weakref import WeakSet
 from starlette.types import Receive, Scope, Send
 
 from .core.auth import Auth
-from .core.events import LiveTranscript
+from .core.events import Event, LiveTranscript
 from .core.retry import RetryPolicy, seconds
 from .core.urls import callback_url
 from .dispatch import PATIENCE, Dispatcher
 from .errors import DgreceiverError, InboxError, SetupError
 from .facts import Fact, Hook, SetupDoubtful, StartedLate, WebSocketDenied
-from .handlers import TakesHandlers
+from .handlers import Handler, TakesHandlers
 from .inbox.contract import Erased, Inbox, State
 from .telemetry import log, logger
 from .web.http import HttpDoor, answer
@@ -238,6 +238,16 @@ class Receiver(TakesHandlers):
             await send({"type": "websocket.http.response.body", "body": b""})
         else:
             await send({"type": "websocket.close", "code": 1011})
+
+    # --- what the test kit asks of it ---
+
+    def redact(self, body: bytes) -> bytes:
+        """The body as it would be stored: without the secrets that it carries for `auth`."""
+        return self._auth.redact(body)
+
+    def wanting(self, event: Event) -> Sequence[Handler]:
+        """The handlers that would run for an event."""
+        return self._handlers.wanting(event)
 
     # --- what the user asks of it ---
 

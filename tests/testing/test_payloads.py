@@ -52,6 +52,11 @@ def test_a_keyword_adds_or_replaces_a_field(kind: str) -> None:
     assert json.loads(payloads.live_error(message="other").body)["message"] == "other"
 
 
+def test_an_object_is_merged_into_the_one_that_is_there():
+    said: Transcript = parsed(payloads.transcript(request_id="r", metadata={"tags": ["sales"], "duration": 3.0}))
+    assert (said.request_id, said.metadata.tags, said.duration, said.metadata.channels) == ("r", ["sales"], 3.0, 1)
+
+
 def test_a_transcript_says_what_it_is_told_to() -> None:
     said: Transcript = parsed(
         payloads.transcript("Hello, world.\n\nHi!", "Bye.", speakers=2, utterances=True, paragraphs=True)
@@ -85,6 +90,24 @@ def test_a_transcript_can_be_empty() -> None:
 def test_a_transcript_can_have_a_summary_and_extra_metadata() -> None:
     said: Transcript = parsed(payloads.transcript(summary="Short.", extra={"job": "7"}))
     assert (said.summary, said.metadata.extra) == ("Short.", {"job": "7"})
+
+
+def test_a_transcript_can_have_insights_and_a_language():
+    said: Transcript = parsed(
+        payloads.transcript("Hi.", topics=["a"], intents=["b"], sentiment="negative", language="de", confidence=0.5)
+    )
+    assert (said.topics[0].topics[0].topic, said.intents[0].intents[0].intent) == ("a", "b")
+    assert (said.sentiments[0].sentiment, said.average_sentiment.sentiment_score) == ("negative", -0.5)
+    assert (said.channels[0].detected_language, said.words[0].confidence) == ("de", 0.5)
+
+
+def test_a_transcript_can_begin_late():
+    said: Transcript = parsed(payloads.transcript("hi there", start=10.0))
+    assert ([word.start for word in said.words], said.duration) == ([10.0, 10.5], 10.9)
+
+
+def test_the_end_of_a_stream_can_carry_extra_metadata():
+    assert parsed(payloads.stream_metadata(extra={"job": "7"})).extra == {"job": "7"}
 
 
 def test_an_analysis_has_what_is_asked_for() -> None:
@@ -127,5 +150,5 @@ def test_a_live_result_can_be_silence() -> None:
 
 
 def test_a_failure_says_what_it_is_told_to() -> None:
-    failed: Failure = parsed(payloads.failure("no credits", code="ASR_PAYMENT_REQUIRED"))
-    assert (failed.code, failed.message) == ("ASR_PAYMENT_REQUIRED", "no credits")
+    failed: Failure = parsed(payloads.failure("no credits", code="ASR_PAYMENT_REQUIRED", details="pay"))
+    assert (failed.code, failed.message, failed.details) == ("ASR_PAYMENT_REQUIRED", "no credits", "pay")

@@ -1,6 +1,7 @@
 """Payloads as Deepgram sends them: one builder for every kind of callback.
 
-Every keyword that a builder does not name is a top-level field of the JSON object, and replaces one that it made.
+Every keyword that a builder does not name is a top-level field of the JSON object. It replaces one that the builder
+made; a mapping is merged into it: `transcript(metadata={"tags": ["sales"]})`.
 """
 
 from __future__ import annotations
@@ -37,19 +38,29 @@ def transcript(
     utterances: bool = False,
     paragraphs: bool = False,
     summary: str | None = None,
+    topics: Iterable[str] = (),
+    intents: Iterable[str] = (),
+    sentiment: str | None = None,
+    language: str | None = None,
+    confidence: float = CONFIDENCE,
+    start: float = 0.0,
     extra: Mapping[str, str] | None = None,
     **fields: Any,
 ) -> Payload:
     """The transcript of a recording, `hello world` unless said otherwise.
 
-    Each text is a channel, each of its lines an utterance and a paragraph; the speakers take turns by line.
+    Each text is a channel, each of its lines an utterance and a paragraph; the speakers take turns by line. The first
+    word of each channel begins at `start` seconds; `language` is the one that was detected.
     """
-    spoken = [_lines(text, speakers) for text in channels or ("hello world",)]
-    results: dict[str, Any] = {"channels": [_channel(lines, paragraphs) for lines in spoken]}
+    texts = channels or ("hello world",)
+    spoken = [_lines(text, speakers, start=start, confidence=confidence) for text in texts]
+    detected = {"detected_language": language, "language_confidence": confidence} if language else {}
+    results: dict[str, Any] = {"channels": [_channel(lines, paragraphs) | detected for lines in spoken]}
     if utterances:
         results["utterances"] = [_utterance(line, at) for at, lines in enumerate(spoken) for line in lines]
     if summary is not None:
         results["summary"] = {"result": "success", "short": summary}
+    results |= _insights(" ".join(texts), topics, intents, sentiment)
     metadata = {
         "transaction_key": "deprecated",
         "request_id": request_id or str(uuid4()),
@@ -77,14 +88,7 @@ def analysis(
 ) -> Payload:
     """What was read out of `text`: a summary, and what else is asked for."""
     metadata = {"request_id": request_id or str(uuid4()), "created": CREATED, "language": language}
-    stretch = {"text": text, "start_word": 0, "end_word": max(len(text.split()) - 1, 0)}
-    found = {
-        "summary": summary and {"text": summary},
-        "topics": _segments(stretch, "topic", topics),
-        "intents": _segments(stretch, "intent", intents),
-        "sentiments": sentiment and _sentiments(stretch, sentiment),
-    }
-    asked = {name: insight for name, insight in found.items() if insight}
+    asked = ({"summary": {"text": summary}} if summary else {}) | _insights(text, topics, intents, sentiment)
     usages = {"sentiment_info" if name == "sentiments" else f"{name}_info": USAGE for name in asked}
     return _json("Analysis", fields, metadata=metadata | usages, results=asked)
 
@@ -119,11 +123,13 @@ def failure(
     message: str = "The request could not be served.",
     *,
     code: str = "INTERNAL_SERVER_ERROR",
+    details: str | None = None,
     request_id: str | None = None,
     **fields: Any,
 ) -> Payload:
     """An error in place of a result."""
-    return _json("Failure", fields, err_code=code, err_msg=message, request_id=request_id or str(uuid4()))
+    own = {"err_code": code, "err_msg": message, **({"details": details} if details else {})}
+    return _json("Failure", fields, **own, request_id=request_id or str(uuid4()))
 
 
 def live_result(
@@ -137,11 +143,12 @@ def live_result(
     is_final: bool = True,
     speech_final: bool = True,
     from_finalize: bool = False,
+    confidence: float = CONFIDENCE,
     extra: Mapping[str, str] | None = None,
     **fields: Any,
 ) -> Payload:
     """What was heard from `start` seconds on."""
-    lines = _lines(text, speakers, start=start)
+    lines = _lines(text, speakers, start=start, confidence=confidence)
     metadata = {
         "request_id": request_id or str(uuid4()),
         "model_uuid": MODEL_ID,
@@ -185,9 +192,15 @@ def live_error(
 
 
 def stream_metadata(
-    duration: float = 1.0, *, request_id: str | None = None, channels: int = 1, **fields: Any
+    duration: float = 1.0,
+    *,
+    request_id: str | None = None,
+    channels: int = 1,
+    extra: Mapping[str, str] | None = None,
+    **fields: Any,
 ) -> Payload:
     """The end of a stream of `duration` seconds."""
+    own = {"extra": extra} if extra else {}
     return _json(
         "StreamMetadata",
         fields,
@@ -200,6 +213,7 @@ def stream_metadata(
         channels=channels,
         models=[MODEL_ID],
         model_info={MODEL_ID: MODEL},
+        **own,
     )
 
 
@@ -223,26 +237,35 @@ BUILDERS: Mapping[str, Callable[..., Payload]] = {
 
 
 def _json(kind: str, fields: Mapping[str, Any], /, **own: Any) -> Payload:
-    body = json.dumps(own | dict(fields), ensure_ascii=False, separators=(",", ":"))
+    body = json.dumps(_merged(own, fields), ensure_ascii=False, separators=(",", ":"))
     return Payload(body.encode(), {"content-type": "application/json"}, kind)
 
 
-def _lines(text: str, speakers: int | None, *, start: float = 0.0) -> list[list[dict[str, Any]]]:
+def _merged(own: Any, given: Any) -> Any:
+    if not (isinstance(own, Mapping) and isinstance(given, Mapping)):
+        return given
+    return {**own, **{name: _merged(own.get(name), value) for name, value in given.items()}}
+
+
+def _lines(text: str, speakers: int | None, *, start: float, confidence: float) -> list[list[dict[str, Any]]]:
     """The words of each line that has some, one after the other."""
     at = count()
     lines = [line.split() for line in text.splitlines() if line.split()]
     return [
-        [_word(token, start + STEP * next(at)) | ({"speaker": turn % speakers} if speakers else {}) for token in line]
+        [
+            _word(token, start + STEP * next(at), confidence) | ({"speaker": turn % speakers} if speakers else {})
+            for token in line
+        ]
         for turn, line in enumerate(lines)
     ]
 
 
-def _word(token: str, start: float) -> dict[str, Any]:
+def _word(token: str, start: float, confidence: float) -> dict[str, Any]:
     return {
         "word": token.strip('.,;:!?"()').lower(),
         "start": round(start, 3),
         "end": round(start + SPOKEN, 3),
-        "confidence": CONFIDENCE,
+        "confidence": confidence,
         "punctuated_word": token,
     }
 
@@ -263,7 +286,7 @@ def _duration(lines: Sequence[Sequence[Mapping[str, Any]]]) -> float:
 
 def _channel(lines: Sequence[Sequence[dict[str, Any]]], paragraphs: bool) -> dict[str, Any]:
     words = [word for line in lines for word in line]
-    best = {"transcript": _text(words), "confidence": CONFIDENCE if words else 0.0, "words": words}
+    best = {"transcript": _text(words), "confidence": words[0]["confidence"] if words else 0.0, "words": words}
     if paragraphs:
         best["paragraphs"] = {"transcript": "\n\n".join(map(_text, lines)), "paragraphs": list(map(_paragraph, lines))}
     return {"alternatives": [best]}
@@ -275,8 +298,19 @@ def _paragraph(words: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _utterance(words: Sequence[Mapping[str, Any]], channel: int) -> dict[str, Any]:
-    said = {"confidence": CONFIDENCE, "channel": channel, "transcript": _text(words), "words": words}
+    said = {"confidence": words[0]["confidence"], "channel": channel, "transcript": _text(words), "words": words}
     return {**_span(words), **said, "id": str(uuid5(NAMESPACE_URL, f"{channel} {words[0]['start']}"))}
+
+
+def _insights(text: str, topics: Iterable[str], intents: Iterable[str], sentiment: str | None) -> dict[str, Any]:
+    """What text models found, if they were asked for it."""
+    stretch = {"text": text, "start_word": 0, "end_word": max(len(text.split()) - 1, 0)}
+    found = {
+        "topics": _segments(stretch, "topic", topics),
+        "intents": _segments(stretch, "intent", intents),
+        "sentiments": _sentiments(stretch, sentiment) if sentiment else None,
+    }
+    return {name: insight for name, insight in found.items() if insight}
 
 
 def _segments(stretch: Mapping[str, Any], name: str, found: Iterable[str]) -> dict[str, Any] | None:

@@ -68,7 +68,7 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
     read: Read
 
 
-class _Head(msgspec.Struct, frozen=True, gc=False):
+class Head(msgspec.Struct, frozen=True, gc=False):
     """What the headers say of the body, and which of them are stored."""
 
     kept: Mapping[str, str]
@@ -115,7 +115,7 @@ class Intake:
         admission = self._auth.admit(arrival.headers, now=received_at.timestamp())
         if admission is None and not self._auth.reads_body:
             raise Unauthorized(_why_unauthorized(arrival.headers))
-        head = _read_head(arrival.headers)
+        head = read_head(arrival.headers)
         limit = self._limit(head)
         lease = await (self._room if admission else self._strangers_room).take(
             PART if head.length is None else head.length
@@ -134,7 +134,7 @@ class Intake:
             await self._see_handled(stored)
         return stored
 
-    def _limit(self, head: _Head) -> int:
+    def _limit(self, head: Head) -> int:
         if head.encoding not in ("", "identity"):
             raise Encoded("the body is compressed; Deepgram sends it plain, so something in between has packed it")
         limit = self._limits.audio if head.is_audio else self._limits.body
@@ -142,7 +142,7 @@ class Intake:
             raise TooLarge(f"the body is declared as {head.length} bytes, the limit is {limit}; see Limits")
         return limit
 
-    async def _read(self, read: Read, head: _Head, limit: int, lease: Lease) -> tuple[bytes, Upload | None]:
+    async def _read(self, read: Read, head: Head, limit: int, lease: Lease) -> tuple[bytes, Upload | None]:
         """Read a body, bounded in bytes and seconds; what is long goes into the inbox as it comes."""
         deadline = self._watch.deadline()
         piece, more = await self._watch.over(read, deadline)
@@ -178,7 +178,7 @@ class Intake:
         return admission
 
     def _callback(
-        self, arrival: Arrival, head: _Head, body: bytes, received_at: datetime, admission: Admission
+        self, arrival: Arrival, head: Head, body: bytes, received_at: datetime, admission: Admission
     ) -> Callback:
         return Callback(
             body=self._auth.redact(body) if self._auth.reads_body else body,
@@ -252,7 +252,8 @@ class _Body:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _read_head(headers: Headers) -> _Head:
+def read_head(headers: Headers) -> Head:
+    """What the head of a request says; names are lower case, as ASGI has them."""
     kept: dict[str, str] = {}
     encoding, length, room = "", None, KEPT_HEADERS
     for raw_name, raw_value in headers:
@@ -264,10 +265,10 @@ def _read_head(headers: Headers) -> _Head:
             room -= len(raw_name) + len(raw_value)
             if room >= 0:
                 kept[raw_name.decode("latin-1")] = raw_value.decode("latin-1")
-    return _Head(kept, is_audio_type(kept.get("content-type", "")), encoding, length)
+    return Head(kept, is_audio_type(kept.get("content-type", "")), encoding, length)
 
 
-def _is_deepgrams(head: _Head) -> bool:
+def _is_deepgrams(head: Head) -> bool:
     return any(name.startswith("dg-") for name in head.kept)
 
 
