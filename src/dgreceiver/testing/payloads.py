@@ -11,14 +11,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
-from uuid import NAMESPACE_URL, uuid4, uuid5
+from uuid import uuid4
+
+from dgreceiver.testing.shapes import (
+    CONFIDENCE,
+    MODEL,
+    MODEL_ID,
+    USAGE,
+    channel_of,
+    duration_of,
+    paragraph_of,
+    segment_of,
+    text_of,
+    utterance_of,
+)
 
 CREATED = "2026-01-01T00:00:00.000Z"
-CONFIDENCE = 0.99
 STEP, SPOKEN = 0.5, 0.4  # seconds from word to word, and of it the word
-MODEL_ID = str(uuid5(NAMESPACE_URL, "dgreceiver"))
-MODEL = {"name": "general-nova-3", "version": "2026-01-01.0", "arch": "nova-3"}
-USAGE = {"model_uuid": MODEL_ID, "input_tokens": 10, "output_tokens": 5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +56,7 @@ def transcript(
     spoken = [_lines(text, speakers) for text in channels or ("hello world",)]
     results: dict[str, Any] = {"channels": [_channel(lines, paragraphs) for lines in spoken]}
     if utterances:
-        results["utterances"] = [_utterance(line, at) for at, lines in enumerate(spoken) for line in lines]
+        results["utterances"] = [utterance_of(line, at) for at, lines in enumerate(spoken) for line in lines]
     if summary is not None:
         results["summary"] = {"result": "success", "short": summary}
     metadata = {
@@ -55,7 +64,7 @@ def transcript(
         "request_id": request_id or str(uuid4()),
         "sha256": "0" * 64,
         "created": CREATED,
-        "duration": max(_duration(lines) for lines in spoken),
+        "duration": max(duration_of(lines) for lines in spoken),
         "channels": len(spoken),
         "models": [MODEL_ID],
         "model_info": {MODEL_ID: MODEL},
@@ -154,7 +163,7 @@ def live_result(
         type="Results",
         channel_index=[channel, channels],
         start=start,
-        duration=round(_duration(lines) - start, 3) if lines else 0.0,
+        duration=round(duration_of(lines) - start, 3) if lines else 0.0,
         is_final=is_final,
         speech_final=speech_final,
         from_finalize=from_finalize,
@@ -247,41 +256,15 @@ def _word(token: str, start: float) -> dict[str, Any]:
     }
 
 
-def _text(words: Iterable[Mapping[str, Any]]) -> str:
-    return " ".join(word["punctuated_word"] for word in words)
-
-
-def _span(words: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """When the words were said, and by whom if that is known."""
-    who = {"speaker": words[0]["speaker"]} if "speaker" in words[0] else {}
-    return {"start": words[0]["start"], "end": words[-1]["end"], **who}
-
-
-def _duration(lines: Sequence[Sequence[Mapping[str, Any]]]) -> float:
-    return float(lines[-1][-1]["end"]) if lines else 0.0
-
-
 def _channel(lines: Sequence[Sequence[dict[str, Any]]], paragraphs: bool) -> dict[str, Any]:
     words = [word for line in lines for word in line]
-    best = {"transcript": _text(words), "confidence": CONFIDENCE if words else 0.0, "words": words}
-    if paragraphs:
-        best["paragraphs"] = {"transcript": "\n\n".join(map(_text, lines)), "paragraphs": list(map(_paragraph, lines))}
-    return {"alternatives": [best]}
-
-
-def _paragraph(words: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    sentence = {"text": _text(words), "start": words[0]["start"], "end": words[-1]["end"]}
-    return {"sentences": [sentence], "num_words": len(words), **_span(words)}
-
-
-def _utterance(words: Sequence[Mapping[str, Any]], channel: int) -> dict[str, Any]:
-    said = {"confidence": CONFIDENCE, "channel": channel, "transcript": _text(words), "words": words}
-    return {**_span(words), **said, "id": str(uuid5(NAMESPACE_URL, f"{channel} {words[0]['start']}"))}
+    whole = {"transcript": "\n\n".join(map(text_of, lines)), "paragraphs": list(map(paragraph_of, lines))}
+    return channel_of(words, whole if paragraphs else None)
 
 
 def _segments(stretch: Mapping[str, Any], name: str, found: Iterable[str]) -> dict[str, Any] | None:
-    those = [{name: each, "confidence_score": CONFIDENCE} for each in found]
-    return {"segments": [{**stretch, f"{name}s": those}]} if those else None
+    whole = segment_of(stretch, name, found)
+    return {"segments": [whole]} if whole[f"{name}s"] else None
 
 
 def _sentiments(stretch: Mapping[str, Any], sentiment: str) -> dict[str, Any]:
