@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 Options = Mapping[str, Sequence[str]]  # each may be said several times
 
 
-class Invalid(Exception):  # noqa: N818 - what Deepgram says of the request; its own exception, as the peer erred
+class Invalid(Exception):
     """What Deepgram refuses, in its own words; `status` is what it answers."""
 
     def __init__(self, message: str, *, code: str = "INVALID_QUERY_PARAMETER", status: int = 400) -> None:

@@ -1,10 +1,11 @@
 """Deepgram's results, made of what was submitted: the same input and options give the same result.
 
-Nothing is recognised, understood or spoken here: words are chosen by the digest of the input, insights by rules of thumb.
+Nothing is recognised or understood here: words are chosen by the digest of the input, insights by rules of thumb.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from dgreceiver.testing.options import Invalid, Options, extra, is_on, last, num
 from dgreceiver.testing.payloads import Payload
 from dgreceiver.testing.recordings import Recording, linked, recording
 from dgreceiver.testing.script import ENTITIES, NUMERALS, Spoken, digest_of, spoken, written
-from dgreceiver.testing.shapes import channel_of, paragraph_of, text_of, utterance_of
+from dgreceiver.testing.shapes import MODEL, channel_of, paragraph_of, text_of, utterance_of
 from dgreceiver.testing.speech import speak
 
 __all__ = ["Invalid", "Options", "listen", "read", "speak"]
@@ -76,7 +77,7 @@ def listen(
         warnings, found["summary"] = _summary(options, stretches)
         infos |= warnings or {"summary_info": usage(stretches)}
     metadata = _metadata(options, heard, len(channels), request_id, created) | _diarizer(wanted) | infos
-    return payloads.transcript(metadata=metadata, results=results | found)
+    return payloads.transcript(request_id=request_id, metadata=metadata, results=results | found)
 
 
 def read(
@@ -100,7 +101,7 @@ def read(
         results["summary"] = {"text": _first(found)}
         infos["summary_info"] = usage(found)
     metadata = {"request_id": request_id, "created": _instant(created), "language": language}
-    return payloads.analysis(metadata=metadata | infos, results=results)
+    return payloads.analysis(request_id=request_id, metadata=metadata | infos, results=results)
 
 
 def _read_language(options: Options) -> str:
@@ -163,7 +164,7 @@ def _detected(options: Options) -> str | None:
 
 
 def _is_tag(language: str) -> bool:
-    return language.split("-")[0].isalpha() and len(language.split("-")[0]) in (2, 3)
+    return bool(re.fullmatch(r"[a-z]{2}(-\w+)?", language))
 
 
 def _metadata(options: Options, heard: Recording, channels: int, request_id: str, created: datetime) -> dict[str, Any]:
@@ -196,7 +197,7 @@ def _model(name: str) -> tuple[str, dict[str, str]]:
     use = name.removeprefix(family).removeprefix(arch.removeprefix(family)).strip("-") or "general"
     return str(uuid5(NAMESPACE_URL, name)), {
         "name": f"{use}-{arch}",
-        "version": payloads.MODEL["version"],
+        "version": MODEL["version"],
         "arch": arch,
     }
 
@@ -285,7 +286,7 @@ def _speaker(word: Mapping[str, Any]) -> str:
 def _entities(words: Words) -> Iterator[dict[str, Any]]:
     figures = {figure: word for word, figure in NUMERALS.items()}
     for place, word in enumerate(words):
-        raw = figures.get(word["word"], word["word"])
+        raw: str = figures.get(word["word"]) or word["word"]
         if label := ENTITIES.get(raw):
             where = {"confidence": word["confidence"], "start_word": place, "end_word": place}
             yield {"label": label, "value": word["word"], "raw_value": raw, **where}

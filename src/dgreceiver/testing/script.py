@@ -70,7 +70,7 @@ def written(digest: bytes, count: int = 6) -> str:
 
 def digest_of(channel: int, digest: bytes) -> bytes:
     """Each channel says something else; the first what there is to say."""
-    return sha256(digest + bytes([channel % 256])).digest() if channel else digest
+    return sha256(digest + channel.to_bytes(2)).digest() if channel else digest
 
 
 def _words(digest: bytes, until: int) -> Iterator[tuple[bool, Spoken]]:
