@@ -60,7 +60,9 @@ def test_speech_is_of_the_format_and_about_the_size_that_was_asked_for(said, con
 @given(st.text(min_size=1, max_size=2000).filter(str.strip), st.sampled_from(["linear16", "mulaw", "alaw"]))
 def test_a_wav_is_as_long_as_the_text_takes_and_its_lengths_are_placeholders(text, encoding):
     body = speak(text, encoding=encoding).body
-    assert wav(body) == (pytest.approx(0.2 + 0.06 * len(text), abs=0.001), 1)
+    seconds, channels = wav(body) or (0.0, 0)
+    assert seconds == pytest.approx(0.2 + 0.06 * len(text), abs=0.001)
+    assert channels == 1
     assert struct.unpack_from("<4sI", body, 36) == (b"data", 0x7FFF0000)
 
 
