@@ -7,7 +7,7 @@ import struct
 import wave
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dgreceiver.testing.options import Invalid
@@ -45,6 +45,7 @@ frames, rates = st.integers(0, 5_000), st.sampled_from([8_000, 11_025, 16_000, 4
 channels, widths = st.integers(1, 6), st.integers(1, 4)
 
 
+@settings(deadline=None)
 @given(frames, rates, channels, widths)
 def test_a_wav_is_as_long_as_its_frames(count, rate, channels, width):
     file = io.BytesIO()
@@ -54,6 +55,7 @@ def test_a_wav_is_as_long_as_its_frames(count, rate, channels, width):
     assert measured(file.getvalue()) == (round(count / rate, 6), channels)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5_000), rates, channels, widths, st.sampled_from([PLACEHOLDER, 0xFFFFFFFF, 0]))
 def test_a_streamed_wav_reaches_to_its_end(count, rate, channels, width, size):
     data = chunk(b"data", bytes(count * channels * width), size)
@@ -61,6 +63,7 @@ def test_a_streamed_wav_reaches_to_its_end(count, rate, channels, width, size):
     assert measured(streamed) == (round(count / rate, 6), channels)
 
 
+@settings(deadline=None)
 @given(frames, rates, channels, st.lists(st.sampled_from([JUNK, chunk(b"bext", b"abc")]), max_size=3))
 def test_other_chunks_do_not_count(count, rate, channels, junk):
     extensible = form(rate, channels, tag=0xFFFE, more=struct.pack("<HHI", 22, 16, 3) + bytes(16))
@@ -99,6 +102,7 @@ def test_what_cannot_be_measured_is_guessed_from_its_size(audio):
     assert measured(audio) == (round(5 + len(audio) / 16_000, 6), 2)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_have_a_duration(audio):
     for submitted in (audio, b"RIFF\xff\xff\xff\xffWAVE" + audio, wav(frames=3)[:36] + audio):
@@ -120,6 +124,7 @@ def test_a_sample_rate_that_is_no_number_is_refused():
         measured(b"", sample_rate="fast")
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_a_url_has_a_duration_of_its_own(url):
     assert 10 <= linked(url).duration <= 70

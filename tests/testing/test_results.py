@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from deepgram.core.unchecked_base_model import construct_type
 from deepgram.types.listen_v1response import ListenV1Response
 from deepgram.types.read_v1response import ReadV1Response
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dgreceiver.core.callbacks import Callback, identify
@@ -27,7 +28,7 @@ from tests.testing.test_recordings import wav
 PUBLISHED = Path(__file__).parents[3] / "shared" / "payloads"
 published = pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published payloads are not here")
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
-STEREO = wav(frames=16_000 * 30, rate=16_000, channels=2)
+STEREO = wav(frames=1_000 * 30, rate=1_000, channels=2)
 URL = "https://example.com/call.mp3"
 TEXT = "Thank you for calling. I want a refund, the box is broken! Is that wonderful?"
 
@@ -107,6 +108,7 @@ def shape(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
         yield path, "number" if isinstance(value, int | float) else type(value).__name__
 
 
+@cache
 def known(folder: str) -> set[tuple[str, str]]:
     return {each for path in (PUBLISHED / folder).glob("*.json") for each in shape(json.loads(path.read_text()))}
 
@@ -124,6 +126,7 @@ subsets_of_read = st.lists(st.sampled_from(READ), unique=True)
 
 
 @published
+@settings(deadline=None)
 @given(subsets_of_listen)
 def test_a_transcript_has_no_field_that_was_never_published(said):
     allowed = known("listen_batch") | set(from_grammar())
@@ -131,6 +134,7 @@ def test_a_transcript_has_no_field_that_was_never_published(said):
 
 
 @published
+@settings(deadline=None)
 @given(subsets_of_read)
 def test_an_analysis_has_no_field_that_was_never_published(said):
     assert set(shape(document(read(*said)))) - known("read") == set()
@@ -174,6 +178,7 @@ def test_an_analysis_has_the_very_fields_that_deepgram_published(name, said):
     assert set(shape(document(read(said)))) == set(shape(recorded))
 
 
+@settings(deadline=None)
 @given(subsets_of_listen, st.sampled_from([STEREO, b"", b"no audio"]))
 def test_the_sdk_takes_every_transcript(said, audio):
     body = document(listen(*said, audio=audio))
@@ -183,6 +188,7 @@ def test_the_sdk_takes_every_transcript(said, audio):
     assert made.results.channels[0].alternatives[0].words is not None
 
 
+@settings(deadline=None)
 @given(subsets_of_read)
 def test_the_sdk_takes_every_analysis_though_it_knows_another_shape(said):
     body = document(read(*said))
@@ -192,6 +198,7 @@ def test_the_sdk_takes_every_analysis_though_it_knows_another_shape(said):
     assert ("summarize", "true") not in said or made.results.summary.text == "Thank you for calling."
 
 
+@settings(deadline=None)
 @given(subsets_of_listen, st.sampled_from([STEREO, wav(frames=4_000), wav(frames=100), b"", b"no audio"]))
 def test_words_lie_one_after_the_other_within_the_recording(said, audio):
     heard: Transcript = parsed(listen(*said, audio=audio))
@@ -206,6 +213,7 @@ def test_words_lie_one_after_the_other_within_the_recording(said, audio):
     assert all(end is not None and end <= duration for end in ends)
 
 
+@settings(deadline=None)
 @given(subsets_of_listen)
 def test_utterances_and_paragraphs_hold_every_word_once(said):
     heard: Transcript = parsed(listen(*said))
@@ -215,6 +223,7 @@ def test_utterances_and_paragraphs_hold_every_word_once(said):
     assert [each.start for each in heard.utterances] == sorted(each.start for each in heard.utterances)
 
 
+@settings(deadline=None)
 @given(subsets_of_listen)
 def test_the_same_input_and_options_give_the_same_result(said):
     assert listen(*said) == listen(*said)
@@ -399,6 +408,7 @@ def test_an_analysis_is_of_the_text_itself():
     assert found.intents[1].intents[0].intent == "Discuss refund"
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_the_segments_of_any_text_are_its_words(text):
     found: Analysis = parsed(read(("sentiment", "true"), text=text))

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dgreceiver.core.callbacks import Callback, identify
@@ -57,6 +57,7 @@ def test_speech_is_of_the_format_and_about_the_size_that_was_asked_for(said, con
     assert len(spoken.body) == pytest.approx(size, rel=0.05, abs=200)
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1, max_size=2000).filter(str.strip), st.sampled_from(["linear16", "mulaw", "alaw"]))
 def test_a_wav_is_as_long_as_the_text_takes_and_its_lengths_are_placeholders(text, encoding):
     body = speak(text, encoding=encoding).body
