@@ -12,14 +12,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
-from uuid import NAMESPACE_URL, uuid4, uuid5
+from uuid import uuid4
+
+from .shapes import (
+    CONFIDENCE,
+    MODEL,
+    MODEL_ID,
+    USAGE,
+    channel_of,
+    duration_of,
+    paragraph_of,
+    segment_of,
+    text_of,
+    utterance_of,
+)
 
 CREATED = "2026-01-01T00:00:00.000Z"
-CONFIDENCE = 0.99
 STEP, SPOKEN = 0.5, 0.4  # seconds from word to word, and of it the word
-MODEL_ID = str(uuid5(NAMESPACE_URL, "dgreceiver"))
-MODEL = {"name": "general-nova-3", "version": "2026-01-01.0", "arch": "nova-3"}
-USAGE = {"model_uuid": MODEL_ID, "input_tokens": 10, "output_tokens": 5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +66,7 @@ def transcript(
     detected = {"detected_language": language, "language_confidence": confidence} if language else {}
     results: dict[str, Any] = {"channels": [_channel(lines, paragraphs) | detected for lines in spoken]}
     if utterances:
-        results["utterances"] = [_utterance(line, at) for at, lines in enumerate(spoken) for line in lines]
+        results["utterances"] = [utterance_of(line, at) for at, lines in enumerate(spoken) for line in lines]
     if summary is not None:
         results["summary"] = {"result": "success", "short": summary}
     results |= _insights(" ".join(texts), topics, intents, sentiment)
@@ -66,7 +75,7 @@ def transcript(
         "request_id": request_id or str(uuid4()),
         "sha256": "0" * 64,
         "created": CREATED,
-        "duration": max(_duration(lines) for lines in spoken),
+        "duration": max(duration_of(lines) for lines in spoken),
         "channels": len(spoken),
         "models": [MODEL_ID],
         "model_info": {MODEL_ID: MODEL},
@@ -161,7 +170,7 @@ def live_result(
         type="Results",
         channel_index=[channel, channels],
         start=start,
-        duration=round(_duration(lines) - start, 3) if lines else 0.0,
+        duration=round(duration_of(lines) - start, 3) if lines else 0.0,
         is_final=is_final,
         speech_final=speech_final,
         from_finalize=from_finalize,
@@ -236,9 +245,13 @@ BUILDERS: Mapping[str, Callable[..., Payload]] = {
 }
 
 
-def _json(kind: str, fields: Mapping[str, Any], /, **own: Any) -> Payload:
-    body = json.dumps(_merged(own, fields), ensure_ascii=False, separators=(",", ":"))
+def json_payload(kind: str, document: Mapping[str, Any]) -> Payload:
+    body = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     return Payload(body.encode(), {"content-type": "application/json"}, kind)
+
+
+def _json(kind: str, fields: Mapping[str, Any], /, **own: Any) -> Payload:
+    return json_payload(kind, _merged(own, fields))
 
 
 def _merged(own: Any, given: Any) -> Any:
@@ -270,36 +283,10 @@ def _word(token: str, start: float, confidence: float) -> dict[str, Any]:
     }
 
 
-def _text(words: Iterable[Mapping[str, Any]]) -> str:
-    return " ".join(word["punctuated_word"] for word in words)
-
-
-def _span(words: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """When the words were said, and by whom if that is known."""
-    who = {"speaker": words[0]["speaker"]} if "speaker" in words[0] else {}
-    return {"start": words[0]["start"], "end": words[-1]["end"], **who}
-
-
-def _duration(lines: Sequence[Sequence[Mapping[str, Any]]]) -> float:
-    return float(lines[-1][-1]["end"]) if lines else 0.0
-
-
 def _channel(lines: Sequence[Sequence[dict[str, Any]]], paragraphs: bool) -> dict[str, Any]:
     words = [word for line in lines for word in line]
-    best = {"transcript": _text(words), "confidence": words[0]["confidence"] if words else 0.0, "words": words}
-    if paragraphs:
-        best["paragraphs"] = {"transcript": "\n\n".join(map(_text, lines)), "paragraphs": list(map(_paragraph, lines))}
-    return {"alternatives": [best]}
-
-
-def _paragraph(words: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    sentence = {"text": _text(words), "start": words[0]["start"], "end": words[-1]["end"]}
-    return {"sentences": [sentence], "num_words": len(words), **_span(words)}
-
-
-def _utterance(words: Sequence[Mapping[str, Any]], channel: int) -> dict[str, Any]:
-    said = {"confidence": words[0]["confidence"], "channel": channel, "transcript": _text(words), "words": words}
-    return {**_span(words), **said, "id": str(uuid5(NAMESPACE_URL, f"{channel} {words[0]['start']}"))}
+    whole = {"transcript": "\n\n".join(map(text_of, lines)), "paragraphs": list(map(paragraph_of, lines))}
+    return channel_of(words, whole if paragraphs else None)
 
 
 def _insights(text: str, topics: Iterable[str], intents: Iterable[str], sentiment: str | None) -> dict[str, Any]:
@@ -314,8 +301,8 @@ def _insights(text: str, topics: Iterable[str], intents: Iterable[str], sentimen
 
 
 def _segments(stretch: Mapping[str, Any], name: str, found: Iterable[str]) -> dict[str, Any] | None:
-    those = [{name: each, "confidence_score": CONFIDENCE} for each in found]
-    return {"segments": [{**stretch, f"{name}s": those}]} if those else None
+    whole = segment_of(stretch, name, found)
+    return {"segments": [whole]} if whole[f"{name}s"] else None
 
 
 def _sentiments(stretch: Mapping[str, Any], sentiment: str) -> dict[str, Any]:
