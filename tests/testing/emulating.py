@@ -6,13 +6,19 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
+from starlette.types import Receive, Scope, Send
 
+from dgreceiver import Receiver, SignedAuth
 from dgreceiver.testing import Emulator, SteppedClock, Submission
 
+from ..support import in_file, new_receiver, served
+
 KEY = "fake-api-key"
+SIGNING_KEY = "fake-signing-key-of-thirty-two-characters"
 TOKEN = {"authorization": f"Token {KEY}"}
 LISTEN, READ, SPEAK, SPEAK_2 = "/v1/listen", "/v1/read", "/v1/speak", "/v2/speak"
 BODIES = {LISTEN: {"url": "https://example.com/a.wav"}, READ: {"text": "hello"}, SPEAK: {"text": "hello"}}
@@ -96,3 +102,16 @@ def stepped(**options: Any) -> tuple[Emulator, Callable[[float], Awaitable[None]
     """An emulator on a clock that stands still, and what advances it."""
     clock = SteppedClock()
     return Emulator(**{"clock": clock, **options}), clock.advance
+
+
+@asynccontextmanager
+async def a_signed_receiver(folder: Path) -> AsyncIterator[Receiver]:
+    """A receiver that runs, is served, and knows its address."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receiver(scope, receive, send)
+
+    async with served(app, lifespan="off") as address:
+        receiver = new_receiver(auth=SignedAuth(SIGNING_KEY), inbox=in_file(folder), public_url=f"{address}/")
+        async with receiver.running():
+            yield receiver

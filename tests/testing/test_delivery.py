@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import pairwise
 
 import httpx
 import pytest
@@ -83,7 +84,7 @@ async def test_it_comes_again_every_half_minute_until_it_is_acknowledged(answers
     assert (len(door.came), len(outgoing.attempts), submission.acknowledged) == (attempts, attempts, acknowledged)
     assert {came.body for came in door.came} == {door.came[0].body}
     times = [attempt.at for attempt in outgoing.attempts]
-    assert [after - before for before, after in zip(times, times[1:], strict=False)] == [HALF_MINUTE] * (attempts - 1)
+    assert [after - before for before, after in pairwise(times)] == [HALF_MINUTE] * (attempts - 1)
 
 
 async def test_a_step_takes_it_no_further_than_the_step():
