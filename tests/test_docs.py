@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
 ALL = PAGES | {"CHANGELOG.md": (ROOT / "CHANGELOG.md").read_text()}
 LATER = "## What comes later"
-NOT_YET = r"doctor|emulat|wsgi|flask|django|postgres|jetstream|\.srt|\.vtt|caption|ack=.handled"
+NOT_YET = r"doctor|wsgi|flask|django|postgres|jetstream|\.srt|\.vtt|caption|ack=.handled"
 VARIABLES = ("CALLBACK_PASSWORD", "CALLBACK_KEY", "NEW_KEY", "OLD_KEY", "DEEPGRAM_API_KEY")
 
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)

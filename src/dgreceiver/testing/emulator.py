@@ -28,7 +28,6 @@ from .payloads import Payload
 from .record import Record, Refusal, Submission
 from .results import Invalid, Options
 from .submissions import Denied, check_key, denied, invalid, read_audio, read_json, read_wish
-from .target import Target
 
 KEY_ID = "5dd7a93e-29a6-4b5a-9f6c-3d1c0f1e7a11"  # of every key, where none are listed
 HOST = "127.0.0.1"
@@ -136,32 +135,21 @@ class Emulator:
         await self.clock.stop()
 
     async def _submit(self, make: Maker, request: Request) -> Response:
+        """Answer with the result itself, or with the id under which it will be called back."""
         key_id = check_key(request, self._keys, self._key_id)
         wish = read_wish(request, strict=self._strict)
-        created = self.clock.now()
+        path, created, callback = request.url.path, self.clock.now(), wish.callback
         request_id = new_request_id(created)
         payload = await make(request, wish.options, request_id, created)
-        fault = wish.fault or self._fault_of(request.url.path)
-        submission = Submission(
-            request_id,
-            request.url.path,
-            created,
-            key_id,
-            payload.kind,
-            wish.method,
-            wish.callback.shown if wish.callback else None,
-            fault if wish.callback else None,
-        )
+        fault = (wish.fault or self._fault_of(path)) if callback else None
+        shown = callback.shown if callback else None
+        submission = Submission(request_id, path, created, payload.kind, wish.method, shown, fault)
         self.record.submissions.append(submission)
-        return self._answer(submission, wish.callback, payload)
-
-    def _answer(self, submission: Submission, callback: Target | None, payload: Payload) -> Response:
-        """The result itself, or the id under which it will be called back."""
         if callback is None:
             return Response(payload.body, headers=dict(payload.headers))
-        token = {"dg-token": submission.key_id} if self._dg_token else {}
+        token = {"dg-token": key_id} if self._dg_token else {}
         self._deliveries.begin(submission, callback, token, payload)
-        return JSONResponse({"request_id": submission.request_id})
+        return JSONResponse({"request_id": request_id})
 
     async def _tell(self, request: Request) -> Response:
         """What became of a request."""

@@ -52,7 +52,6 @@ class Submission:
     request_id: str
     path: str
     created: datetime  # by the emulator's clock
-    key_id: str
     kind: str
     method: str  # of the callback
     callback: str | None  # without credentials and query
