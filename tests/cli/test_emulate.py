@@ -59,7 +59,7 @@ async def emulate(*arguments: str) -> AsyncIterator[Emulating]:
     process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
     try:
         said = (await process.stderr.readline()).decode()
-        async with httpx.AsyncClient(base_url=re.search(r"http://[\d.:]+", said)[0], trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=re.findall(r"http://[\d.:]+", said)[0], trust_env=False) as client:
             emulating = Emulating(client)
             yield emulating
     finally:

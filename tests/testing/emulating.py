@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -21,6 +23,7 @@ KEY = "fake-api-key"
 SIGNING_KEY = "fake-signing-key-of-thirty-two-characters"
 TOKEN = {"authorization": f"Token {KEY}"}
 LISTEN, READ, SPEAK, SPEAK_2 = "/v1/listen", "/v1/read", "/v1/speak", "/v2/speak"
+RESET = b"no answer but a reset"
 BODIES = {LISTEN: {"url": "https://example.com/a.wav"}, READ: {"text": "hello"}, SPEAK: {"text": "hello"}}
 BODIES[SPEAK_2] = BODIES[SPEAK]
 
@@ -67,6 +70,10 @@ class Door:
         answer = self.answers.pop(0) if self.answers else status(200)
         if answer is None:
             await reader.read()  # until the other side has had enough
+        elif answer is RESET:
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            writer.transport.abort()
         else:
             writer.write(answer)
             await writer.drain()
@@ -95,7 +102,7 @@ async def submitted(emulator: Emulator, url: str, path: str = LISTEN, **query: A
     """Submit something that is taken; what is recorded of it."""
     answer = await submit(url, path, **query)
     assert (answer.status_code, list(answer.json())) == (200, ["request_id"]), answer.text
-    return emulator.record.of(answer.json()["request_id"])
+    return emulator.record.submissions[-1]
 
 
 def stepped(**options: Any) -> tuple[Emulator, Callable[[float], Awaitable[None]]]:

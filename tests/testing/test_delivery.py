@@ -12,7 +12,7 @@ from dgreceiver.server import listen
 from dgreceiver.testing import Emulator, SteppedClock, Timeouts
 
 from ..support import BASIC, PASSWORD, USER, until
-from .emulating import LISTEN, READ, SPEAK, SPEAK_2, TOKEN, a_door, status, stepped, submit, submitted
+from .emulating import LISTEN, READ, RESET, SPEAK, SPEAK_2, TOKEN, a_door, status, stepped, submit, submitted
 
 HALF_MINUTE = timedelta(seconds=30)
 QUICK = Timeouts(connect=0.5, response=0.05)
@@ -73,6 +73,8 @@ async def test_credentials_go_from_the_url_into_a_header_and_the_keys_identifier
         pytest.param([status(401), status(404), status(302), b"nonsense\r\n\r\n", b""], 6, True, id="all but 2xx"),
         pytest.param([b"HTTP/1.1 200 OK\r\nx: " + bytes(70_000)], 2, True, id="an endless head"),
         pytest.param([None, None], 3, True, id="no answer"),
+        pytest.param([None] * 99, 11, False, id="never any answer"),
+        pytest.param([RESET], 2, True, id="a reset"),
     ],
 )
 async def test_it_comes_again_every_half_minute_until_it_is_acknowledged(answers, attempts, acknowledged):

@@ -90,6 +90,7 @@ async def test_in_a_mix_of_faults_nothing_acknowledged_is_lost_or_handled_twice(
     submissions = emulator.record.submissions
     assert {submission.fault for submission in submissions} >= {None, "reset", "conflict"}
     assert all(submission.acknowledged for submission in submissions)
+    assert emulator.record.acknowledged == emulator.record.callbacks
     # The second body of a conflict is acknowledged and kept; to handle it is for a person to decide.
     assert books.bodies == Counter(submission.callbacks[0].digest for submission in submissions)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from collections.abc import Iterator
 from itertools import cycle
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from rich.table import Table
 from ..testing.clock import Clock
 from ..testing.emulator import KEY_ID, Emulator
 from ..testing.faults import FAULTS, Plan, fault_named, mix
-from ..testing.record import Outgoing, Record, Submission
+from ..testing.record import Record, Submission
 from .output import console, shown
 
 SHOWN = 20  # submissions and refusals that are in the table: the last
@@ -79,8 +80,8 @@ def table(record: Record) -> Table:
     """The last of what is recorded, as rows."""
     rows = Table("time", "request", "fault", "callback", "attempts")
     for submission in record.submissions[-SHOWN:]:
-        for outgoing in submission.callbacks or [None]:
-            rows.add_row(*map(shown, _row(submission, outgoing)))
+        for row in _rows(submission):
+            rows.add_row(*map(shown, row))
     for refusal in record.refusals[-SHOWN:]:
         rows.add_row(
             f"{refusal.at:%H:%M:%S}", shown(refusal.path), "", f"refused {refusal.status}", shown(refusal.reason)
@@ -88,10 +89,11 @@ def table(record: Record) -> Table:
     return rows
 
 
-def _row(submission: Submission, outgoing: Outgoing | None) -> tuple[str, ...]:
-    asked = f"{submission.path} {submission.request_id}"
-    time, fault = f"{submission.created:%H:%M:%S}", submission.fault or ""
-    if outgoing is None:
-        return time, asked, fault, submission.callback or "answered at once", ""
-    attempts = ", ".join(str(attempt.status or attempt.note) for attempt in outgoing.attempts)
-    return time, asked, fault, f"{outgoing.kind} to {submission.callback}", attempts
+def _rows(submission: Submission) -> Iterator[tuple[str, ...]]:
+    """A row for each callback; one for a submission that has none, or none yet."""
+    asked = (f"{submission.created:%H:%M:%S}", f"{submission.path} {submission.request_id}", submission.fault or "")
+    if not submission.callbacks:
+        yield *asked, submission.callback or "answered at once", ""
+    for outgoing in submission.callbacks:
+        attempts = ", ".join(str(attempt.status or attempt.note) for attempt in outgoing.attempts)
+        yield *asked, f"{outgoing.kind} to {submission.callback}", attempts
