@@ -44,6 +44,7 @@ class Door:
     answers: list[bytes | None]
     port: int = 0
     came: list[Came] = field(default_factory=list)
+    broke: list[type[Exception]] = field(default_factory=list)  # how connections ended before their request did
     open: int = 0
     most_open: int = 0
 
@@ -56,8 +57,8 @@ class Door:
         self.most_open = max(self.open, self.most_open)
         try:
             await self._take(reader, writer)
-        except (EOFError, OSError):
-            pass  # the other side left
+        except (EOFError, OSError) as error:
+            self.broke.append(type(error))
         finally:
             self.open -= 1
             writer.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from datetime import timedelta
 from itertools import pairwise
 
@@ -31,6 +32,14 @@ async def test_the_callback_carries_what_the_synchronous_answer_would(path):
     assert len(came.body) == len(alike)
     assert submission.acknowledged
     assert not emulator.record.submissions[0].callbacks
+
+
+async def test_what_is_percent_encoded_in_credentials_is_decoded():
+    emulator = Emulator()
+    async with emulator.serve() as url, a_door() as door:
+        await submitted(emulator, url, callback=f"http://us%40er:p%3A%2Fss@127.0.0.1:{door.port}/")
+        await emulator.idle()
+    assert b64decode(door.came[0].headers["authorization"].removeprefix("Basic ")) == b"us@er:p:/ss"
 
 
 async def test_the_head_is_that_of_the_one_callback_that_is_public():

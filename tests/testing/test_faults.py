@@ -95,6 +95,14 @@ async def test_in_a_mix_of_faults_nothing_acknowledged_is_lost_or_handled_twice(
     assert books.bodies == Counter(submission.callbacks[0].digest for submission in submissions)
 
 
+async def test_a_reset_is_one_on_the_wire():
+    emulator, advance = stepped(faults="reset")
+    async with emulator.serve() as url, a_door() as door:
+        await submitted(emulator, url, callback=door.url)
+        await advance(30)
+    assert (door.broke, len(door.came)) == ([ConnectionResetError], 1)
+
+
 async def test_a_late_callback_is_late():
     emulator, advance = stepped(faults="late")
     async with emulator.serve() as url, a_door() as door:
