@@ -174,8 +174,9 @@ def test_every_public_class_and_function_says_what_it_means(name):
         assert not value.__doc__.startswith(made_up)
 
 
-def test_importing_the_package_imports_nothing_heavy():
-    look = f"import {PACKAGE}, sys; print(sorted({set(HEAVY)!r} & set(sys.modules)))"
+@pytest.mark.parametrize("module", [PACKAGE, f"{PACKAGE}.testing"])
+def test_importing_the_package_imports_nothing_heavy(module):
+    look = f"import {module}, sys; print(sorted({set(HEAVY)!r} & set(sys.modules)))"
     ended = subprocess.run([sys.executable, "-I", "-c", look], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "[]"
 

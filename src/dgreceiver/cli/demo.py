@@ -30,8 +30,8 @@ from ..receiver import Receiver
 from ..server import listen
 from ..testing import payloads
 from ..testing.payloads import Payload
+from ..testing.target import Target, read_target
 from .output import console
-from .send import Target, read_target
 from .settings import PREFIX
 
 HOST = "127.0.0.1"

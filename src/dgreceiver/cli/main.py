@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from ..errors import DgreceiverError, SetupError
 from .demo import demo
+from .emulate import emulate
 from .inbox import inbox
 from .output import shown
 from .send import send
@@ -57,4 +58,5 @@ app.command()(serve)
 app.add_typer(inbox)
 app.command()(send)
 app.command()(url)
+app.command()(emulate)
 app.command()(demo)

@@ -5,40 +5,20 @@ from __future__ import annotations
 import inspect
 import logging
 import time
-from base64 import b64encode
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import unquote, urlsplit
 
 import httpx
 import typer
 
 from ..errors import SetupError
 from ..testing.payloads import BUILDERS, Payload
+from ..testing.target import REDIRECTED, RESPONSE_TIMEOUT, RETRIES, RETRY_WAIT, read_target
 from .output import shown
 
-# Source: docs/callback: ten more times, 30 s apart, on anything but 2xx.
-RETRIES, RETRY_WAIT = 10, 30.0
-TIMEOUT = httpx.Timeout(10.0)
+TIMEOUT = httpx.Timeout(RESPONSE_TIMEOUT)
 
 _KINDS = {kind.lower(): build for kind, build in BUILDERS.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where to send to. The credentials are out of the URL before an HTTP client sees it: those write URLs to logs."""
-
-    url: str
-    credentials: str | None  # user:password
-    shown: str  # without query
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        if self.credentials is None:
-            return {}
-        return {"authorization": f"Basic {b64encode(self.credentials.encode()).decode()}"}
 
 
 def send(
@@ -56,7 +36,7 @@ def send(
 ) -> None:
     """Send a callback as Deepgram would; exits with 0 if it was acknowledged."""
     logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it writes URLs, and a query may hold a token
-    target = read_target(to)
+    target = read_target(to, "--to")
     payload = _payload(kind, file, content_type, request_id)
     headers = {**payload.headers, **target.headers, **({"dg-token": dg_token} if dg_token else {})}
     request = httpx.Request("PUT" if put else "POST", target.url, headers=headers, content=payload.body)
@@ -65,23 +45,6 @@ def send(
         acknowledged = [_deliver(client, request, retries, retry_wait) for _ in range(times)]
     if not all(acknowledged):
         raise typer.Exit(1)
-
-
-def read_target(url: str) -> Target:
-    """Take a callback URL apart.
-
-    Raises: SetupError if nothing can be sent to it; the message does not repeat it.
-    """
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port  # raises if it is none
-    except ValueError:
-        host = None
-    if not host or parts.scheme not in ("http", "https"):
-        raise SetupError("--to is no http or https URL; write it in full, such as http://user:password@localhost:8080/")
-    userinfo, at, place = parts.netloc.rpartition("@")
-    bare = parts._replace(netloc=place)
-    return Target(bare.geturl(), unquote(userinfo) if at else None, bare._replace(query="", fragment="").geturl())
 
 
 def _payload(kind: str | None, file: Path | None, content_type: str, request_id: str | None) -> Payload:
@@ -131,5 +94,5 @@ def _attempt(client: httpx.Client, request: httpx.Request, attempt: int) -> bool
 def _hint(response: httpx.Response) -> str:
     """What the receiver said, or what a redirect asks for, as Deepgram follows none."""
     if response.is_redirect:
-        return "(a redirect, which is not followed: add a slash to the path, or take one away)"
+        return f"({REDIRECTED})"
     return response.text[:200]

@@ -1,6 +1,10 @@
-"""What handlers are tested with: payloads as Deepgram sends them, and `deliver`, which hands them over."""
+"""What users test with: payloads as Deepgram sends them, `deliver`, which hands them over, and Deepgram's side."""
 
+from .clock import Clock, SteppedClock
 from .delivered import Delivered, deliver
+from .delivery import Timeouts
+from .emulator import Emulator
+from .faults import FAULTS, Fault, mix
 from .payloads import (
     Payload,
     analysis,
@@ -14,16 +18,29 @@ from .payloads import (
     unknown,
     utterance_end,
 )
+from .record import Attempt, Outgoing, Record, Refusal, Submission
 
 __all__ = [
+    "FAULTS",
+    "Attempt",
+    "Clock",
     "Delivered",
+    "Emulator",
+    "Fault",
+    "Outgoing",
     "Payload",
+    "Record",
+    "Refusal",
+    "SteppedClock",
+    "Submission",
+    "Timeouts",
     "analysis",
     "audio",
     "deliver",
     "failure",
     "live_error",
     "live_result",
+    "mix",
     "speech_started",
     "stream_metadata",
     "transcript",
