@@ -10,7 +10,8 @@ DgreceiverError
 │   ├── Encoded               415
 │   ├── Empty                 400
 │   ├── Disconnected          400 (nobody is left to read it)
-│   └── Busy                  503
+│   ├── Busy                  503
+│   └── NoWebSocket           501
 ├── InboxError            the store: it cannot keep a callback now
 └── Verdict               a handler: what is to become of its delivery
     ├── Retry
@@ -85,6 +86,12 @@ class Busy(Refused):
 
     status = 503
     close_code = 1013
+
+
+class NoWebSocket(Refused):
+    """The server passed a WebSocket's handshake on as a plain request."""
+
+    status = 501
 
 
 class InboxError(DgreceiverError):

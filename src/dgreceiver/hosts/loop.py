@@ -1,0 +1,88 @@
+"""An event loop in a thread of its own, for receivers inside apps that have none."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from contextlib import AsyncExitStack
+from threading import Lock, Thread
+from typing import Any, TypeVar
+
+from ..receiver import Receiver
+from ..telemetry import logger
+
+T = TypeVar("T")
+
+LONGEST_STOP = 40.0  # seconds; requests, handlers and settling have less than that in all
+
+
+class Loop:
+    """The loop of one process and the receivers on it, which run until they are stopped or the process ends.
+
+    The thread is a daemon and its loop is never closed: nothing on it can keep the process from ending.
+    """
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._starting = Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._begun: dict[Receiver, AsyncExitStack] = {}
+
+    def run(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Have something done on the loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._started())
+
+    async def begin(self, receiver: Receiver) -> None:
+        """Start a receiver unless that was done before: one that was stopped stays so.
+
+        Raises: SetupError if it cannot start; then it may be tried again.
+        """
+        if receiver in self._begun:
+            return
+        running = self._begun[receiver] = AsyncExitStack()
+        try:
+            await running.enter_async_context(receiver.running())
+        except BaseException:
+            del self._begun[receiver]
+            raise
+
+    def stop(self, receiver: Receiver) -> None:
+        """Stop a receiver and wait until it has."""
+        if receiver in self._begun:
+            self._stop([self._begun[receiver]])
+
+    def _stop(self, begun: list[AsyncExitStack]) -> None:
+        try:
+            self.run(_leave(begun)).result(LONGEST_STOP)
+        except TimeoutError:
+            logger.error(
+                "did not stop within %g s; what was being handled runs again in the next process", LONGEST_STOP
+            )
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        with self._starting:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                Thread(target=self._loop.run_forever, name="dgreceiver loop", daemon=True).start()
+                atexit.register(self._end)
+            return self._loop
+
+    def _end(self) -> None:
+        if self._pid == os.getpid():  # a fork inherits what was to be done at the end of its parent
+            self._stop(list(self._begun.values()))
+
+
+async def _leave(begun: list[AsyncExitStack]) -> None:
+    await asyncio.gather(*(running.aclose() for running in begun))
+
+
+_loops: dict[int, Loop] = {}
+
+
+def loop_of_this_process() -> Loop:
+    """The one loop here; those of the processes that this was forked from are kept, so nothing of theirs is closed."""
+    pid = os.getpid()
+    return _loops.get(pid) or _loops.setdefault(pid, Loop())
