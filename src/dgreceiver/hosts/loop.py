@@ -25,7 +25,8 @@ class Loop:
     The thread is a daemon and its loop is never closed: nothing on it can keep the process from ending.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, patience: float = LONGEST_STOP) -> None:
+        self._patience = patience
         self._pid = os.getpid()
         self._starting = Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -56,11 +57,9 @@ class Loop:
 
     def _stop(self, begun: list[AsyncExitStack]) -> None:
         try:
-            self.run(_leave(begun)).result(LONGEST_STOP)
+            self.run(_leave(begun)).result(self._patience)
         except TimeoutError:
-            logger.error(
-                "did not stop within %g s; what was being handled runs again in the next process", LONGEST_STOP
-            )
+            logger.error("did not stop within %g s; what was being handled runs again elsewhere", self._patience)
 
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._starting:

@@ -11,6 +11,7 @@ from collections.abc import Coroutine, Iterable, Iterator
 from concurrent.futures import Future
 from http import HTTPStatus
 from queue import SimpleQueue
+from threading import main_thread
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -199,5 +200,5 @@ def _decoded(path: str) -> str:
 
 
 def _tell_of_failure(start: Future[None]) -> None:
-    if error := start.exception():
+    if (error := start.exception()) and main_thread().is_alive():  # else the process ends, and needs no receiver
         logger.error("%s", error, exc_info=None if isinstance(error, DgreceiverError) else error)
