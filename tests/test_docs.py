@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
 ALL = PAGES | {"CHANGELOG.md": (ROOT / "CHANGELOG.md").read_text()}
 LATER = "## What comes later"
-NOT_YET = r"doctor|emulat|wsgi|flask|django|postgres|jetstream|\.srt|\.vtt|caption|ack=.handled"
+NOT_YET = r"doctor|emulat|postgres|jetstream|\.srt|\.vtt|caption|ack=.handled"
 VARIABLES = ("CALLBACK_PASSWORD", "CALLBACK_KEY", "NEW_KEY", "OLD_KEY", "DEEPGRAM_API_KEY")
 
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
@@ -154,6 +154,10 @@ def said_defaults(page: str, names: Mapping[str, Any]) -> dict[str, Any]:
 def user(tmp_path, monkeypatch):
     """A folder and an environment as a reader of the pages would have them."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mysite").mkdir()
+    (tmp_path / "mysite" / "settings.py").write_text("SECRET_KEY = 'fake-secret-key'")
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "mysite.settings")
     for variable in VARIABLES:
         monkeypatch.setenv(variable, f"fake-{variable.lower()}-fake-fake-fake-fake-fake")
     return tmp_path

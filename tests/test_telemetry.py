@@ -8,6 +8,7 @@ import sys
 from inspect import isclass
 
 import pytest
+from django.core.exceptions import SynchronousOnlyOperation
 
 from dgreceiver import facts
 from dgreceiver.facts import Fact
@@ -152,9 +153,6 @@ def test_a_warning_is_seen_without_any_setup_of_logging():
 
 
 def test_what_django_refuses_on_a_loop_comes_with_the_way(caplog):
-    class SynchronousOnlyOperation(Exception):
-        pass
-
     error = SynchronousOnlyOperation("You cannot call this from an async context")
     log(facts.HandlerFailed("save", "Transcript", "r", "k", 1, "SynchronousOnlyOperation: no", 1.0, error))
     assert caplog.messages[0].endswith(

@@ -18,8 +18,9 @@ import httpx
 import pytest
 
 from dgreceiver import Event
+from dgreceiver.testing.payloads import transcript
 
-from ..support import LOOK, PASSWORD, USER, address, entries_of, in_file, listen, new_receiver
+from ..support import LOOK, PASSWORD, USER, address, deliver, entries_of, in_file, listen, new_receiver, states_of
 from .wsgi_apps import SLOW
 
 if not os.environ.get("CI"):  # there they have to be installed
@@ -35,6 +36,15 @@ HOSTS = [
     pytest.param("django", ("--workers=4", *RECYCLED, "--preload"), id="django, sync, preloaded"),
     pytest.param("django", ("--workers=2", *GTHREAD, *RECYCLED), id="django, gthread"),
 ]
+
+
+HOOKS = """
+def post_worker_init(worker):
+    worker.wsgi.start()
+
+def worker_exit(server, worker):
+    worker.wsgi.stop()
+"""
 
 
 class Gunicorn:
@@ -151,8 +161,8 @@ async def test_each_callback_is_handled_once_though_workers_come_and_go(app, opt
 @pytest.mark.parametrize("app", ["flask", "django"])
 def test_another_worker_takes_over_from_one_that_is_killed(app, tmp_path):
     with a_gunicorn(tmp_path, app, ("--workers=3", "--preload")) as gunicorn, Senders(gunicorn.url) as senders:
-        senders.send([f"r-{n}" for n in range(40)])
-        senders.send([f"{SLOW}{n}" for n in range(20)])
+        senders.send([f"r-{n}" for n in range(10)])
+        senders.send([f"{SLOW}{n}" for n in range(8)])
         until(lambda: gunicorn.ids("begun") - gunicorn.ids("ended"))
         killed = {by for _, _, by in gunicorn.noted()}
         for worker in killed:
@@ -163,3 +173,13 @@ def test_another_worker_takes_over_from_one_that_is_killed(app, tmp_path):
         assert len(killed) == 1
         assert killed < {by for _, _, by in gunicorn.noted()}
     assert max(gunicorn.ids("ended").values()) == 1
+
+
+async def test_its_hooks_start_a_receiver_before_the_first_request_and_stop_it(tmp_path):
+    (tmp_path / "hooks.py").write_text(HOOKS)
+    async with (before := new_receiver(inbox=in_file(tmp_path))).running():
+        await deliver(before, transcript(request_id=f"{SLOW}one"))
+    with a_gunicorn(tmp_path, "django", ("--config", "hooks.py")) as gunicorn:
+        until(lambda: gunicorn.ids("begun"))
+    assert gunicorn.ids("ended") == {f"{SLOW}one": 1}
+    assert await states_of(before) == {"done"}

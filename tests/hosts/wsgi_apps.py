@@ -13,7 +13,7 @@ from wsgiref.types import WSGIApplication
 from dgreceiver import BasicAuth, Event, Receiver, WSGICallbackMiddleware
 
 SLOW = "slow-"  # a request_id that begins so is handled for a while
-A_WHILE = 0.5  # seconds
+A_WHILE = 0.3  # seconds
 
 
 def received(app: WSGIApplication) -> WSGICallbackMiddleware:
