@@ -400,6 +400,13 @@ def test_a_receiver_that_cannot_start_is_told_of_and_tried_again(tmp_path, caplo
     assert [record.message.partition(":")[0] for record in caplog.records] == ["the folder of the inbox does not exist"]
 
 
+def test_a_stop_reaches_a_receiver_that_is_about_to_start():
+    receiver = new_receiver()
+    inside(receiver).start()
+    inside(receiver).stop()
+    assert receiver.is_over
+
+
 def test_a_stop_that_takes_too_long_is_told_of_and_left(caplog):
     receiver, go = new_receiver(), threading.Event()
     receiver.on(Event)(lambda event: go.wait(10) and None)

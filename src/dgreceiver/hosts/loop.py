@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from threading import Lock, Thread
@@ -30,6 +30,7 @@ class Loop:
         self._pid = os.getpid()
         self._starting = Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._beginning = asyncio.Lock()
         self._begun: dict[Receiver, AsyncExitStack] = {}
 
     def run(self, work: Coroutine[Any, Any, T]) -> Future[T]:
@@ -43,23 +44,25 @@ class Loop:
         """
         if receiver in self._begun:
             return
-        running = self._begun[receiver] = AsyncExitStack()
-        try:
-            await running.enter_async_context(receiver.running())
-        except BaseException:
-            del self._begun[receiver]
-            raise
+        async with self._beginning:
+            if receiver not in self._begun:
+                running = AsyncExitStack()
+                await running.enter_async_context(receiver.running())
+                self._begun[receiver] = running
 
-    def stop(self, receiver: Receiver) -> None:
-        """Stop a receiver and wait until it has."""
-        if receiver in self._begun:
-            self._stop([self._begun[receiver]])
-
-    def _stop(self, begun: list[AsyncExitStack]) -> None:
+    def stop(self, *receivers: Receiver) -> None:
+        """Stop these receivers, or all, and wait until they have: also one that is about to start."""
+        if self._loop is None:
+            return
         try:
-            self.run(_leave(begun)).result(self._patience)
+            self.run(self._leave(receivers)).result(self._patience)
         except TimeoutError:
             logger.error("did not stop within %g s; what was being handled runs again elsewhere", self._patience)
+
+    async def _leave(self, receivers: Collection[Receiver]) -> None:
+        async with self._beginning:
+            left = [running for receiver, running in self._begun.items() if not receivers or receiver in receivers]
+        await asyncio.gather(*(running.aclose() for running in left))
 
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._starting:
@@ -71,11 +74,7 @@ class Loop:
 
     def _end(self) -> None:
         if self._pid == os.getpid():  # a fork inherits what was to be done at the end of its parent
-            self._stop(list(self._begun.values()))
-
-
-async def _leave(begun: list[AsyncExitStack]) -> None:
-    await asyncio.gather(*(running.aclose() for running in begun))
+            self.stop()
 
 
 _loops: dict[int, Loop] = {}
