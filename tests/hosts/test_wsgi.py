@@ -372,6 +372,16 @@ def test_many_first_requests_start_it_once(receiver):
     assert receiver._users == 1
 
 
+def test_a_receiver_that_is_begun_twice_at_once_is_begun_once():
+    receiver, loop = new_receiver(), Loop()
+    loop.stop(receiver)  # before there is anything to stop
+    for begun in [loop.run(loop.begin(receiver)) for _ in range(2)]:
+        begun.result(10)
+    assert receiver._users == 1
+    loop.stop(receiver)
+    assert receiver.is_over
+
+
 def test_two_places_of_one_receiver_are_one(receiver):
     one, two = inside(receiver), WSGICallbackMiddleware(the_app, receiver=receiver, path="/two")
     answers = [Answer(one, an_environ()), Answer(two, an_environ(path="/two"))]
