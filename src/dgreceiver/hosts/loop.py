@@ -42,13 +42,12 @@ class Loop:
 
         Raises: SetupError if it cannot start; then it may be tried again.
         """
-        if receiver in self._begun:
-            return
         async with self._beginning:
-            if receiver not in self._begun:
-                running = AsyncExitStack()
-                await running.enter_async_context(receiver.running())
-                self._begun[receiver] = running
+            if receiver in self._begun:
+                return
+            running = AsyncExitStack()
+            await running.enter_async_context(receiver.running())
+            self._begun[receiver] = running
 
     def stop(self, *receivers: Receiver) -> None:
         """Stop these receivers, or all, and wait until they have: also one that is about to start."""
