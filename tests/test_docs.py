@@ -154,6 +154,10 @@ def said_defaults(page: str, names: Mapping[str, Any]) -> dict[str, Any]:
 def user(tmp_path, monkeypatch):
     """A folder and an environment as a reader of the pages would have them."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mysite").mkdir()
+    (tmp_path / "mysite" / "settings.py").write_text("SECRET_KEY = 'fake-secret-key'")
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "mysite.settings")
     for variable in VARIABLES:
         monkeypatch.setenv(variable, f"fake-{variable.lower()}-fake-fake-fake-fake-fake")
     return tmp_path

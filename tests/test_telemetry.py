@@ -8,6 +8,7 @@ import sys
 from inspect import isclass
 
 import pytest
+from django.core.exceptions import SynchronousOnlyOperation
 
 from dgreceiver import facts
 from dgreceiver.facts import Fact
@@ -149,3 +150,12 @@ def test_a_warning_is_seen_without_any_setup_of_logging():
     )
     done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
     assert done.stderr == "heard\n"
+
+
+def test_what_django_refuses_on_a_loop_comes_with_the_way(caplog):
+    error = SynchronousOnlyOperation("You cannot call this from an async context")
+    log(facts.HandlerFailed("save", "Transcript", "r", "k", 1, "SynchronousOnlyOperation: no", 1.0, error))
+    assert caplog.messages[0].endswith(
+        ": SynchronousOnlyOperation: no "
+        "(write the handler with def instead of async def: it then runs in a thread, where Django's ORM works)"
+    )

@@ -18,6 +18,7 @@ from .core.events import (
 from .core.retry import RetryPolicy
 from .errors import Bury, DgreceiverError, InboxError, Refused, Retry, SetupError
 from .hosts.asgi import CallbackMiddleware
+from .hosts.wsgi import WSGICallbackMiddleware
 from .inbox.contract import Delivery, Erased
 from .receiver import Receiver
 from .web.intake import Limits
@@ -52,4 +53,5 @@ __all__ = [
     "Transcript",
     "Unknown",
     "UtteranceEnd",
+    "WSGICallbackMiddleware",
 ]

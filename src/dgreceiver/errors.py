@@ -11,7 +11,8 @@ DgreceiverError
 │   ├── Empty                 400
 │   ├── Disconnected          400 (nobody is left to read it)
 │   ├── Busy                  503
-│   └── Unfinished            503 (it is stored; the sender is to ask again)
+│   ├── Unfinished            503 (it is stored; the sender is to ask again)
+│   └── NoWebSocket           501
 ├── InboxError            the store: it cannot keep a callback now
 └── Verdict               a handler: what is to become of its delivery
     ├── Retry
@@ -93,6 +94,12 @@ class Unfinished(Refused):
 
     status = 503
     close_code = 1013
+
+
+class NoWebSocket(Refused):
+    """The server passed a WebSocket's handshake on as a plain request."""
+
+    status = 501
 
 
 class InboxError(DgreceiverError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import random
 import sys
 import time
@@ -13,7 +14,7 @@ from contextvars import Context
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 from uuid import uuid4
 from weakref import WeakSet
 
@@ -36,6 +37,8 @@ from .web.refusals import Refusals
 SHORTEST_DEDUPE = timedelta(minutes=30)  # Deepgram's retries go on for about five; proxies add to that
 PURGE_EVERY = 3600.0  # seconds
 IDLE_LOOK = 0.01  # seconds between looks whether there is anything left to do
+
+T = TypeVar("T")
 
 
 class Receiver(TakesHandlers):
@@ -106,6 +109,7 @@ class Receiver(TakesHandlers):
 
         Raises: SetupError if the inbox cannot be opened.
         """
+        self._forget_orphan()
         self._users += 1
         try:
             await self._ensure_started()
@@ -116,13 +120,26 @@ class Receiver(TakesHandlers):
                 await self._stop()
 
     async def _ensure_started(self) -> _Running:
-        if self._is_orphaned:
-            self._running, self._start = None, asyncio.Lock()
+        self._forget_orphan()
         async with self._start:
             if self._running is None:
                 self._running = await self._begin()
                 self._stopped = False
             return self._running
+
+    def _forget_orphan(self) -> None:
+        """Let go of what has lost its loop. Raises: SetupError if that loop lives and is not this one."""
+        running = self._running
+        if running is None or running.loop is asyncio.get_running_loop():
+            return
+        if not self._is_orphaned:
+            raise SetupError(
+                f"the receiver {self.name!r} runs in another event loop of this process; serve it from one of them, "
+                'or make another for this one: Receiver(name="…")'
+            )
+        if running.pid != os.getpid():
+            _inherited.append(running)
+        self._running, self._users, self._start = None, 0, asyncio.Lock()
 
     async def _begin(self) -> _Running:
         for advice in self._advice():
@@ -190,8 +207,8 @@ class Receiver(TakesHandlers):
 
     @property
     def _is_orphaned(self) -> bool:
-        """Whether its loop has ended without stopping it, as in tests that each have their own."""
-        return self._running is not None and self._running.loop.is_closed()
+        """Whether it lost its loop without being stopped: in tests that each have their own, or in a fork."""
+        return self._running is not None and (self._running.loop.is_closed() or self._running.pid != os.getpid())
 
     # --- the ASGI app ---
 
@@ -205,7 +222,7 @@ class Receiver(TakesHandlers):
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         running = self._running
-        if running is None or self._is_orphaned:
+        if running is None or running.loop is not asyncio.get_running_loop():
             running = await self._start_late()
         if running is None:
             return await answer(send, 503, {"error": "stopped"})
@@ -280,6 +297,9 @@ class Receiver(TakesHandlers):
 
     async def idle(self) -> None:
         """Wait until nothing is due: no callback on its way in, none waiting for its time now, none being handled."""
+        await self._where_it_runs(self._idle())
+
+    async def _idle(self) -> None:
         while self._running and self._running.dispatcher and await self._running.inbox.busy():  # noqa: ASYNC110 - for tests
             await asyncio.sleep(IDLE_LOOK)
 
@@ -290,6 +310,9 @@ class Receiver(TakesHandlers):
 
         Raises: SetupError unless exactly one of both is given.
         """
+        return await self._where_it_runs(self._replay(key, state))
+
+    async def _replay(self, key: str | None, state: State | None) -> int:
         async with self.opened() as inbox:
             return await inbox.replay(key=key, state=state)
 
@@ -300,13 +323,22 @@ class Receiver(TakesHandlers):
 
         Raises: SetupError unless exactly one of both is given.
         """
+        return await self._where_it_runs(self._erase(request_id, job))
+
+    async def _erase(self, request_id: str | None, job: str | None) -> Erased:
         async with self.opened() as inbox:
             return await inbox.erase(request_id=request_id, job=job)
+
+    async def _where_it_runs(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do it on the loop on which it runs, which is not the caller's in a WSGI app."""
+        if self._running is None or self._is_orphaned or self._running.loop is asyncio.get_running_loop():
+            return await work
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._running.loop))
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Inbox]:
         """The inbox of the running receiver, or one opened for the occasion."""
-        if self._running is not None:
+        if self._running is not None and not self._is_orphaned:
             yield self._running.inbox
             return
         inbox = self._open_inbox(self.name, self._emit)
@@ -324,6 +356,7 @@ class _Running:
         self.inbox = inbox
         self.door = door
         self.loop = loop
+        self.pid = os.getpid()
         self.dispatcher: Dispatcher | None = None
         self.requests = 0
         self._tasks: list[asyncio.Task[None]] = []
@@ -346,6 +379,9 @@ class _Running:
             async with asyncio.timeout(PATIENCE):
                 while self.requests:  # noqa: ASYNC110 - once, at the end; an event would cost each request
                     await asyncio.sleep(IDLE_LOOK)
+
+
+_inherited: list[_Running] = []  # from the parent of a fork: held, so that nothing is closed that is still in use there
 
 
 async def lifespan(running: Callable[[], AbstractAsyncContextManager[None]], receive: Receive, send: Send) -> None:

@@ -36,7 +36,13 @@ def _stored(fact: facts.CallbackStored) -> str:
 
 def _failed(fact: facts.HandlerFailed) -> str:
     then = "given up" if fact.wait is None else f"again in {fact.wait:.1f} s"
-    return f"{fact.handler} failed on {_what(fact)}, attempt {fact.attempt}; {then}: {fact.error}"
+    return f"{fact.handler} failed on {_what(fact)}, attempt {fact.attempt}; {then}: {fact.error}{_hint(fact)}"
+
+
+def _hint(fact: facts.HandlerFailed) -> str:
+    if type(fact.exception).__name__ != "SynchronousOnlyOperation":  # Django's
+        return ""
+    return " (write the handler with def instead of async def: it then runs in a thread, where Django's ORM works)"
 
 
 def _what(fact: Any) -> str:

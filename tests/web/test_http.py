@@ -86,6 +86,8 @@ REFUSALS = [
     pytest.param("HEAD", {}, 405, 0, {b"allow": b"POST, PUT"}, id="HEAD"),
     pytest.param("OPTIONS", {}, 405, 0, {b"allow": b"POST, PUT"}, id="OPTIONS"),
     pytest.param("DELETE", {}, 405, 0, {b"allow": b"POST, PUT"}, id="DELETE"),
+    pytest.param("GET", {b"upgrade": b"h2c"}, 405, 0, {b"allow": b"POST, PUT"}, id="an upgrade to something else"),
+    pytest.param("GET", {**STRANGER, b"upgrade": b"WebSocket"}, 501, 0, {}, id="a WebSocket as a plain request"),
     pytest.param(
         "POST",
         {**STRANGER, **PACKED, **LARGE},

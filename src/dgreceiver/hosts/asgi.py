@@ -6,10 +6,11 @@ from contextlib import AsyncExitStack
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..errors import DgreceiverError, SetupError
+from ..errors import DgreceiverError
 from ..receiver import Receiver, lifespan
 from ..telemetry import logger
 from ..web.http import path_below
+from .place import Place
 
 
 class CallbackMiddleware:
@@ -22,28 +23,17 @@ class CallbackMiddleware:
     """
 
     def __init__(self, app: ASGIApp, *, receiver: Receiver, path: str) -> None:
-        if not path.startswith("/") or not path.strip("/"):
-            raise SetupError(f'path={path!r} is no path to give away; write one such as path="/deepgram"')
         self._app = app
         self._receiver = receiver
-        self._path = path.rstrip("/")
+        self._place = Place(path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _Lifespan(self._app, self._receiver, receive, send).run(scope)
-        elif scope["type"] in ("http", "websocket") and self._is_ours(scope):
-            await self._receiver(self._below(scope), receive, send)
+        elif scope["type"] in ("http", "websocket") and path_below(scope) in self._place:
+            await self._receiver(self._place.below(scope), receive, send)
         else:
             await self._app(scope, receive, send)
-
-    def _is_ours(self, scope: Scope) -> bool:
-        path = path_below(scope)
-        return path == self._path or path.startswith(self._path + "/")
-
-    def _below(self, scope: Scope) -> Scope:
-        """The scope as for an app that is mounted here; `path` includes `root_path`, though a proxy took that off."""
-        root = scope.get("root_path", "").rstrip("/")
-        return {**scope, "root_path": root + self._path, "path": root + path_below(scope)}
 
 
 class _Lifespan:

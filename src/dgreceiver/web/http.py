@@ -10,7 +10,7 @@ from http import HTTPStatus
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from ..errors import DgreceiverError, Disconnected, InboxError, MethodNotAllowed, Refused
+from ..errors import DgreceiverError, Disconnected, InboxError, MethodNotAllowed, NoWebSocket, Refused
 from ..facts import CallbackRefused, Hook
 from .intake import Arrival, Intake
 from .refusals import Refusal, Refusals
@@ -37,7 +37,7 @@ class HttpDoor:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             if scope["method"] not in ("POST", "PUT"):
-                raise MethodNotAllowed(f"{scope['method']} is no way to call back; Deepgram sends POST or PUT")
+                raise _no_callback(scope)
             query = scope["query_string"].decode("latin-1")
             arrival = Arrival(scope["headers"], path_below(scope), query, partial(_read, receive))
             stored = await self._intake.take(arrival)
@@ -62,6 +62,15 @@ async def answer(send: Send, status: int, content: dict[str, str | None]) -> Non
         headers.append(EXTRA_HEADERS[status])
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def _no_callback(scope: Scope) -> Refused:
+    if (b"upgrade", b"websocket") in ((name, value.lower()) for name, value in scope["headers"]):
+        return NoWebSocket(
+            "a WebSocket, which this server cannot take; serve the receiver over ASGI for live streams to a ws or wss "
+            "callback URL (dgreceiver serve), or submit an https one: their messages then come by POST"
+        )
+    return MethodNotAllowed(f"{scope['method']} is no way to call back; Deepgram sends POST or PUT")
 
 
 def path_below(scope: Scope) -> str:

@@ -258,7 +258,7 @@ def read_head(headers: Headers) -> Head:
     encoding, length, room = "", None, KEPT_HEADERS
     for raw_name, raw_value in headers:
         if raw_name == b"content-length":
-            length = int(raw_value[:20]) if raw_value.isdigit() else None  # int() refuses digits without end
+            length = declared_length(raw_value)
         elif raw_name == b"content-encoding":
             encoding = raw_value.decode("latin-1").strip().lower()
         elif raw_name == b"content-type" or (raw_name.startswith(b"dg-") and raw_name != b"dg-token"):
@@ -266,6 +266,11 @@ def read_head(headers: Headers) -> Head:
             if room >= 0:
                 kept[raw_name.decode("latin-1")] = raw_value.decode("latin-1")
     return Head(kept, is_audio_type(kept.get("content-type", "")), encoding, length)
+
+
+def declared_length(raw_value: bytes) -> int | None:
+    """The bytes that a Content-Length says; None if it is no number."""
+    return int(raw_value[:20]) if raw_value.isdigit() else None  # int() refuses digits without end
 
 
 def _is_deepgrams(head: Head) -> bool:
