@@ -220,6 +220,8 @@ async def test_a_body_that_drips_is_given_up():
         pytest.param({b"dg-token": b"fake-key-id"}, 400, id="with the key's identifier"),
         pytest.param({b"content-type": b"audio/wav"}, 200, id="of audio"),
         pytest.param({b"dg-error": b"no speech"}, 200, id="with Deepgram's headers"),
+        pytest.param({b"content-type": b"audio/wav", b"content-length": b"0"}, 200, id="of audio, declared as empty"),
+        pytest.param({b"content-type": b"audio/wav", b"content-length": b"9"}, 400, id="of audio that was read before"),
     ],
 )
 async def test_an_empty_body_is_refused_unless_it_may_be_meant(headers, status, caplog):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from typing import Any
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from ..errors import DgreceiverError
 from ..receiver import Receiver, lifespan
 from ..telemetry import logger
 from ..web.http import path_below
 from .place import Place
+
+AnyASGIApp = Callable[[Any, Any, Any], Awaitable[None]]  # frameworks have types of their own for the three
 
 
 class CallbackMiddleware:
@@ -22,7 +26,7 @@ class CallbackMiddleware:
     Raises: SetupError unless `path` begins with a slash and is more than that.
     """
 
-    def __init__(self, app: ASGIApp, *, receiver: Receiver, path: str) -> None:
+    def __init__(self, app: AnyASGIApp, *, receiver: Receiver, path: str) -> None:
         self._app = app
         self._receiver = receiver
         self._place = Place(path)
@@ -42,7 +46,7 @@ class _Lifespan:
     Source: https://asgi.readthedocs.io/en/latest/specs/lifespan.html
     """
 
-    def __init__(self, app: ASGIApp, receiver: Receiver, receive: Receive, send: Send) -> None:
+    def __init__(self, app: AnyASGIApp, receiver: Receiver, receive: Receive, send: Send) -> None:
         self._app = app
         self._receiver = receiver
         self._receive = receive

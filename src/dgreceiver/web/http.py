@@ -87,5 +87,8 @@ def path_below(scope: Scope) -> str:
 async def _read(receive: Receive) -> tuple[bytes, bool]:
     message = await receive()
     if message["type"] == "http.disconnect":
-        raise Disconnected("the sender left before its body was whole; it will come again in 30 s")
+        raise Disconnected(
+            "the connection ended before the body was whole: the sender or a proxy left, or this server stopped; "
+            "a retry comes in 30 s"
+        )
     return message.get("body", b""), message.get("more_body", False)

@@ -154,7 +154,7 @@ class Intake:
             while more:
                 piece, more = await self._watch.over(read, deadline)
                 await self._grow(body, piece, limit, lease)
-            if body.size == 0 and not head.is_audio and not _is_deepgrams(head):
+            if body.size == 0 and (head.length or not _may_be_empty(head)):
                 raise Empty(
                     "empty body; something before us read or redirected it: a body parser, a 301/307, or a proxy limit"
                 )
@@ -273,8 +273,8 @@ def declared_length(raw_value: bytes) -> int | None:
     return int(raw_value[:20]) if raw_value.isdigit() else None  # int() refuses digits without end
 
 
-def _is_deepgrams(head: Head) -> bool:
-    return any(name.startswith("dg-") for name in head.kept)
+def _may_be_empty(head: Head) -> bool:
+    return head.is_audio or any(name.startswith("dg-") for name in head.kept)
 
 
 def _why_unauthorized(headers: Headers) -> str:
