@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from .errors import Bury, InboxError, Retry, SetupError, Verdict
 from .facts import DeliveryBuried, DeliveryUnhandled, HandlerAbandoned, HandlerFailed, HandlerSucceeded, Hook
 from .handlers import Handler, Handlers, paste
 from .inbox.contract import Delivery, Entry, Inbox, Mark
+from .streams import WHOLE, whole
 from .threads import Threads
 
 ALONE_FROM = 5  # crashes from which a delivery runs with no other beside it
@@ -71,6 +72,7 @@ class Dispatcher:
         self._busy: Counter[str] = Counter()  # runs in progress, by handler
         self._alone = False  # a fragile one runs
         self._stopping = False
+        self._one_at_a_time = asyncio.Lock()  # a whole stream in memory
         self._held = 0  # bytes of bodies that are ready or running
         self._ended = 0  # deliveries since the last claim
         self._unhandled: set[str] = set()  # kinds that somebody has been told of
@@ -177,7 +179,11 @@ class Dispatcher:
             return self._bury(entry, entry.marks, "the process died while handling it")
         if not self._handlers.may_want(entry.kind):
             return self._leave_unhandled(entry)
-        event = parse(entry.kind, body, entry.headers)
+        async with self._one_at_a_time if entry.kind == WHOLE else nullcontext():
+            content = await whole(self._inbox, entry, body)
+        if content is None:
+            return self._bury(entry, entry.marks, "its messages are no longer kept")
+        event = parse(entry.kind, content, entry.headers)
         wanting = self._handlers.wanting(event)
         if not wanting:
             return self._leave_unhandled(entry)

@@ -21,6 +21,7 @@ from dgreceiver.inbox.contract import Entry, Mark
 from dgreceiver.inbox.sql import SqlInbox
 from dgreceiver.inbox.sqlite import SqliteFile, SqliteMemory
 from dgreceiver.inbox.store import Call
+from dgreceiver.streams import whole
 
 NOON = datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
 ROOM = 1024 * 1024 * 1024
@@ -156,3 +157,45 @@ async def rows_in(inbox: SqlInbox, table: Table) -> int:
         inbox, lambda connection: connection.execute(select(func.count()).select_from(table)).scalar()
     )
     return rows
+
+
+# --- live streams ---
+
+
+def result(request_id: str, text: str = "", **fields: Any) -> Callback:
+    """A final of a live stream."""
+    document = {
+        "type": "Results",
+        "metadata": {"request_id": request_id},
+        "is_final": True,
+        "channel": {"alternatives": [{"transcript": text}]},
+    }
+    return callback(json.dumps(document).encode(), **fields)
+
+
+def ending(request_id: str, **fields: Any) -> Callback:
+    """The terminal Metadata of a live stream."""
+    return callback(json.dumps({"type": "Metadata", "request_id": request_id}).encode(), **fields)
+
+
+async def worked_off(inbox: SqlInbox) -> list[tuple[Entry, bytes]]:
+    """All that is due, one after the other, each settled as done."""
+    done: list[tuple[Entry, bytes]] = []
+    while await inbox.busy():
+        for entry, body in await claimed(inbox, 1):
+            await inbox.settle(entry, "done", SAVED)
+            done.append((entry, body))
+    return done
+
+
+async def wholes(inbox: SqlInbox) -> list[Entry]:
+    """The LiveTranscripts that there are, oldest first."""
+    return [entry for entry in reversed(await inbox.page(limit=200)) if entry.kind == "LiveTranscript"]
+
+
+async def told(inbox: SqlInbox, entry: Entry) -> tuple[str, bool, int]:
+    """What a LiveTranscript says: its text, whether it is complete, and its revision."""
+    found = await inbox.get(entry.key)
+    assert found is not None
+    document = json.loads(await whole(inbox, *found) or b"{}")
+    return document.get("text"), document.get("complete"), document.get("revision")
