@@ -181,11 +181,21 @@ def ending(request_id: str, **fields: Any) -> Callback:
 async def worked_off(inbox: SqlInbox) -> list[tuple[Entry, bytes]]:
     """All that is due, one after the other, each settled as done."""
     done: list[tuple[Entry, bytes]] = []
+    await look(inbox)
     while await inbox.busy():
         for entry, body in await claimed(inbox, 1):
             await inbox.settle(entry, "done", SAVED)
             done.append((entry, body))
     return done
+
+
+async def look(inbox: SqlInbox) -> None:
+    """Have the inbox look for what has ended, as an owner that waits for something to do."""
+    claim = asyncio.ensure_future(inbox.claim(0, room=ROOM))
+    await inbox.counts()
+    await inbox.counts()
+    claim.cancel()
+    await asyncio.gather(claim, return_exceptions=True)
 
 
 async def wholes(inbox: SqlInbox) -> list[Entry]:

@@ -55,7 +55,7 @@ def busy(connection: Connection, receiver: str, now: float) -> bool:
     mine = select(_c.id).where(_c.receiver == receiver)
     due = exists(mine.where(text(WAITING), _c.due <= now))
     leased = exists(mine.where(text("state = 'leased'")))
-    ended = exists().where(_s.receiver == receiver, _s.ends.is_not(None), _s.ends <= now)
+    ended = exists().where(_s.receiver == receiver, _s.holder.is_(None), _s.ends.is_not(None), _s.ends <= now)
     return bool(connection.execute(select(or_(due, leased, ended))).scalar())
 
 
