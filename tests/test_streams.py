@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dgreceiver import Event, LiveEvent, LiveResult, LiveTranscript, Receiver, RetryPolicy, SignedAuth, StreamMetadata
+from dgreceiver import Event, LiveResult, LiveTranscript, Receiver, RetryPolicy, SignedAuth, StreamMetadata
 from dgreceiver.facts import DeliveryUnhandled
 from dgreceiver.streams import Endings, Stream, key_of, streams_of
 from dgreceiver.testing.payloads import live_result, speech_started, stream_metadata, utterance_end
@@ -168,8 +168,8 @@ async def test_two_submissions_by_one_signed_url_are_two_wholes():
 async def test_a_handler_of_the_whole_that_fails_is_tried_again_alone():
     receiver, runs = live_receiver(retry=RetryPolicy(first_wait=0.05)), Counter[str]()
 
-    @receiver.on(LiveEvent)
-    async def message(event: LiveEvent) -> None:
+    @receiver.on(LiveResult, StreamMetadata)
+    async def message(event: LiveResult | StreamMetadata) -> None:
         runs["message"] += 1
 
     @receiver.on(LiveTranscript)

@@ -26,7 +26,6 @@ ROOM = 64 * 1024 * 1024  # bytes of bodies in progress beyond which nothing more
 LONGEST_ERROR = 500  # characters of an error that are kept
 PATIENCE = 10.0  # seconds that running handlers have to end when we stop
 GRACE = 1.0  # seconds that they have when they are cancelled after that
-LOOK_AGAIN = 0.1  # seconds after which a claim that leaves kinds out is made anew
 
 Claimed = Sequence[tuple[Entry, bytes]]
 
@@ -103,12 +102,13 @@ class Dispatcher:
         claim = asyncio.ensure_future(self._inbox.claim(limit, room=self._room - self._held, skip=skip))
         claim.add_done_callback(self._take)
         try:
-            await asyncio.wait([claim], timeout=LOOK_AGAIN if skip else None)
+            await self._until(lambda: claim.done() or bool(skip and self._too_busy() != skip))
         except asyncio.CancelledError:
             claim.cancel()
             raise
 
     def _take(self, claim: asyncio.Future[Claimed]) -> None:
+        self._changed.set()
         if claim.cancelled() or claim.exception() is not None:
             return
         for entry, body in claim.result():
