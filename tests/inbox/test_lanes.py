@@ -333,7 +333,7 @@ async def test_a_clock_that_went_back_while_nobody_looked_puts_no_end_off(durabl
         await worked_off(inbox)
         durable.clock.now += IDLE - APART
         await worked_off(inbox)
-        assert sorted(entry.request_id for entry in await wholes(inbox)) == ["r-1", "r-1", "r-2"]
+        assert sorted(str(entry.request_id) for entry in await wholes(inbox)) == ["r-1", "r-1", "r-2"]
 
 
 async def test_two_receivers_of_one_store_end_their_own_streams(durable):
