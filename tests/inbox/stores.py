@@ -173,9 +173,9 @@ def result(request_id: str, text: str = "", **fields: Any) -> Callback:
     return callback(json.dumps(document).encode(), **fields)
 
 
-def ending(request_id: str, **fields: Any) -> Callback:
+def ending(request_id: str, created: str = "", **fields: Any) -> Callback:
     """The terminal Metadata of a live stream."""
-    return callback(json.dumps({"type": "Metadata", "request_id": request_id}).encode(), **fields)
+    return callback(json.dumps({"type": "Metadata", "request_id": request_id, "created": created}).encode(), **fields)
 
 
 async def worked_off(inbox: SqlInbox) -> list[tuple[Entry, bytes]]:

@@ -32,7 +32,7 @@ _SAVE = text(
     + ", ".join(f"{name} = excluded.{name}" for name in _FIELDS[2:])
 )
 _ADOPT = update(callbacks).where(_c.lane == bindparam("its"), _c.stream.is_(None)).values(stream=bindparam("name"))
-_ENDED = select(*_STREAM).where(*_ends, _s.ends <= bindparam("now")).order_by(_s.ends).limit(AT_ONCE)
+_ENDED = select(*_STREAM).where(*_ends, _s.ends <= bindparam("now")).order_by(_s.ends, _s.begun).limit(AT_ONCE)
 NEXT_END = select(func.min(_s.ends)).where(*_ends)
 # What was to end when the clock was another: in no longer than it was to be then.
 _CLIP_ENDS = (
