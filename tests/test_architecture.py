@@ -33,7 +33,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "facts": ("errors",),
     "core": FOUNDATION,
     "inbox.contract": (*FOUNDATION, "core"),
-    "inbox": CONTRACT,  # the stores
+    "inbox": (*CONTRACT, "streams"),  # the stores
     "web": CONTRACT,
     "handlers": CONTRACT,
     "streams": CONTRACT,

@@ -22,7 +22,6 @@ from dgreceiver import (
     Event,
     ExtraAuth,
     Failure,
-    LiveTranscript,
     NoAuth,
     Receiver,
     RetryPolicy,
@@ -344,7 +343,6 @@ def kinds_in(folder: Path) -> list[str]:
             ExtraAuth("fake"), Transcript, ["ExtraAuth alone refuses what carries no extra"], id="a secret alone"
         ),
         pytest.param(AUTH | ExtraAuth("fake"), Transcript, [], id="a secret beside a password"),
-        pytest.param(AUTH, LiveTranscript, ["this release makes no LiveTranscript yet"], id="what never comes"),
     ],
 )
 async def test_what_works_less_well_than_it_looks_is_told_of_at_the_start(auth, event, advice):

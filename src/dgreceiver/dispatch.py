@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from .errors import Bury, InboxError, Retry, SetupError, Verdict
 from .facts import DeliveryBuried, DeliveryUnhandled, HandlerAbandoned, HandlerFailed, HandlerSucceeded, Hook
 from .handlers import Handler, Handlers, paste
 from .inbox.contract import Delivery, Entry, Inbox, Mark
+from .streams import WHOLE, whole
 from .threads import Threads
 
 ALONE_FROM = 5  # crashes from which a delivery runs with no other beside it
@@ -25,7 +26,6 @@ ROOM = 64 * 1024 * 1024  # bytes of bodies in progress beyond which nothing more
 LONGEST_ERROR = 500  # characters of an error that are kept
 PATIENCE = 10.0  # seconds that running handlers have to end when we stop
 GRACE = 1.0  # seconds that they have when they are cancelled after that
-LOOK_AGAIN = 0.1  # seconds after which a claim that leaves kinds out is made anew
 
 Claimed = Sequence[tuple[Entry, bytes]]
 
@@ -71,6 +71,7 @@ class Dispatcher:
         self._busy: Counter[str] = Counter()  # runs in progress, by handler
         self._alone = False  # a fragile one runs
         self._stopping = False
+        self._one_at_a_time = asyncio.Lock()  # a whole stream in memory
         self._held = 0  # bytes of bodies that are ready or running
         self._ended = 0  # deliveries since the last claim
         self._unhandled: set[str] = set()  # kinds that somebody has been told of
@@ -101,12 +102,13 @@ class Dispatcher:
         claim = asyncio.ensure_future(self._inbox.claim(limit, room=self._room - self._held, skip=skip))
         claim.add_done_callback(self._take)
         try:
-            await asyncio.wait([claim], timeout=LOOK_AGAIN if skip else None)
+            await self._until(lambda: claim.done() or bool(skip and self._too_busy() != skip))
         except asyncio.CancelledError:
             claim.cancel()
             raise
 
     def _take(self, claim: asyncio.Future[Claimed]) -> None:
+        self._changed.set()
         if claim.cancelled() or claim.exception() is not None:
             return
         for entry, body in claim.result():
@@ -177,7 +179,11 @@ class Dispatcher:
             return self._bury(entry, entry.marks, "the process died while handling it")
         if not self._handlers.may_want(entry.kind):
             return self._leave_unhandled(entry)
-        event = parse(entry.kind, body, entry.headers)
+        async with self._one_at_a_time if entry.kind == WHOLE else nullcontext():
+            content = await whole(self._inbox, entry, body)
+        if content is None:
+            return self._bury(entry, entry.marks, "its messages are no longer kept")
+        event = parse(entry.kind, content, entry.headers)
         wanting = self._handlers.wanting(event)
         if not wanting:
             return self._leave_unhandled(entry)

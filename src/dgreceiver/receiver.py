@@ -21,7 +21,7 @@ from weakref import WeakSet
 from starlette.types import Receive, Scope, Send
 
 from .core.auth import Auth
-from .core.events import Event, LiveTranscript
+from .core.events import Event
 from .core.retry import RetryPolicy, seconds
 from .core.urls import callback_url
 from .dispatch import PATIENCE, Dispatcher
@@ -29,6 +29,7 @@ from .errors import DgreceiverError, InboxError, SetupError
 from .facts import Fact, Hook, SetupDoubtful, StartedLate, WebSocketDenied
 from .handlers import Handler, TakesHandlers
 from .inbox.contract import Erased, Inbox, State
+from .streams import Endings
 from .telemetry import log, logger
 from .web.http import HttpDoor, answer
 from .web.intake import Ack, Intake, Limits
@@ -52,6 +53,7 @@ class Receiver(TakesHandlers):
     - `name` tells receivers apart that share an inbox; it is part of every key.
     - `public_url` is the whole URL that Deepgram calls; `callback_url()` needs it.
     - `dedupe_for` is how long a retry is recognised, `keep` how long the bodies of what is done are kept.
+    - `stream_idle` is how long a live stream may be silent, over HTTP, before it is taken to have ended.
     - `ack="handled"` answers when the handlers are through, for hosts that freeze a process between requests.
     - `concurrency` is how many deliveries are handled at a time.
     - `hooks` take each fact as it happens, besides the log.
@@ -88,7 +90,7 @@ class Receiver(TakesHandlers):
         self._limits = limits
         self._dedupe_for = timedelta(seconds=seconds(dedupe_for, "dedupe_for"))
         self._keep = timedelta(seconds=seconds(keep, "keep"))
-        seconds(stream_idle, "stream_idle")
+        self._endings = Endings(idle=seconds(stream_idle, "stream_idle"))
         self._concurrency = concurrency
         self._ack = ack
         self._hooks = (log, *hooks)
@@ -144,7 +146,7 @@ class Receiver(TakesHandlers):
     async def _begin(self) -> _Running:
         for advice in self._advice():
             self._emit(SetupDoubtful(advice))
-        inbox = self._open_inbox(self.name, self._emit)
+        inbox = self._open_inbox(self.name, self._emit, self._endings)
         await inbox.open()
         intake = Intake(inbox, self._auth, self._limits, ack=self._ack, emit=self._emit, now=_now)
         door = HttpDoor(intake, self.refusals, emit=self._emit, now=_now)
@@ -166,8 +168,6 @@ class Receiver(TakesHandlers):
                 'ack="handled" waits for handlers, and this receiver has none: unless another process has, every '
                 'callback is answered 503; write ack="stored"'
             )
-        if any(LiveTranscript in handler.event_types for handler in self._handlers):
-            yield "this release makes no LiveTranscript yet, so its handler never runs; write on(LiveResult)"
 
     def _begin_dispatch(self, running: _Running) -> None:
         dispatcher = running.dispatcher = Dispatcher(
@@ -341,7 +341,7 @@ class Receiver(TakesHandlers):
         if self._running is not None and not self._is_orphaned:
             yield self._running.inbox
             return
-        inbox = self._open_inbox(self.name, self._emit)
+        inbox = self._open_inbox(self.name, self._emit, self._endings)
         await inbox.open()
         try:
             yield inbox
@@ -429,7 +429,7 @@ def _check(receiver: Receiver, ack: object, *, dedupe_for: timedelta, concurrenc
         raise SetupError(f"concurrency={concurrency!r} handles nothing; write a whole number from 1")
 
 
-def _opener(url: str) -> Callable[[str, Hook], Inbox]:
+def _opener(url: str) -> Callable[[str, Hook, Endings], Inbox]:
     """What opens the inbox of that URL; the stores are imported when they are needed.
 
     Raises: SetupError if there is no such inbox.
@@ -445,16 +445,16 @@ def _opener(url: str) -> Callable[[str, Hook], Inbox]:
     return partial(_open_sqlite, Path(path))
 
 
-def _open_memory(name: str, emit: Hook) -> Inbox:
+def _open_memory(name: str, emit: Hook, endings: Endings) -> Inbox:
     from .inbox.memory import MemoryInbox
 
-    return MemoryInbox(receiver=name, emit=emit)
+    return MemoryInbox(receiver=name, emit=emit, endings=endings)
 
 
-def _open_sqlite(path: Path, name: str, emit: Hook) -> Inbox:
+def _open_sqlite(path: Path, name: str, emit: Hook, endings: Endings) -> Inbox:
     from .inbox.sqlite import SqliteInbox
 
-    return SqliteInbox(path, receiver=name, emit=emit)
+    return SqliteInbox(path, receiver=name, emit=emit, endings=endings)
 
 
 # --- two of one name ---

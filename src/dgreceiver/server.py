@@ -54,12 +54,14 @@ def listen(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        door = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise SetupError(
             f"cannot listen on {_address(host, port)}: {error.strerror}; "
             "end what listens there, or choose another --host or --port"
         ) from None
+    door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited; asyncio's loop sets it on its own alone
+    return door
 
 
 class Server(uvicorn.Server):

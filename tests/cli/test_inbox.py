@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from dgreceiver import Bury, Transcript
+from dgreceiver import Bury, LiveTranscript, Transcript
 from dgreceiver.cli.main import app
-from dgreceiver.testing.payloads import analysis, audio, transcript
+from dgreceiver.streams import Endings
+from dgreceiver.testing.payloads import analysis, audio, live_result, stream_metadata, transcript
 
 from ..support import calling, deliver, entries_of, in_file, new_receiver, post, until
 
@@ -155,6 +156,24 @@ def test_the_values_of_a_query_are_not_shown(tmp_path):
 def test_a_body_is_written_byte_for_byte(folder):
     body = audio(request_id="audio").body
     assert run(folder, "show", key_of(folder, "audio"), "--body").stdout_bytes == body
+
+
+def test_the_body_of_a_live_transcript_is_what_its_stream_came_to(tmp_path):
+    whole = asyncio.run(a_live_transcript(tmp_path))
+    [key] = [row[0] for row in rows(run(tmp_path, "list")) if row[1] == "LiveTranscript"]
+    assert run(tmp_path, "show", key, "--body").stdout_bytes == whole.raw
+
+
+async def a_live_transcript(folder: Path) -> LiveTranscript:
+    """What a stream came to that was handled there."""
+    receiver, wholes = new_receiver(inbox=in_file(folder), name=NAME), list[LiveTranscript]()
+    receiver._endings = Endings(settling=0.05)
+    receiver.on(LiveTranscript)(wholes.append)
+    async with receiver.running():
+        stream = [live_result("hello", request_id="r", is_final=True), stream_metadata(request_id="r")]
+        await deliver(receiver, *stream)
+        await until(lambda: wholes)
+    return wholes[0]
 
 
 def test_a_body_that_is_no_longer_kept_is_told(folder):

@@ -263,10 +263,10 @@ def test_a_body_is_left_unread(receiver, headers, status):
 @pytest.mark.parametrize(
     ("stream", "headers", "reason"),
     [
-        pytest.param(Stream(b"{}"), {}, "the sender left before its body was whole", id="it ends early"),
-        pytest.param(Stream(b"{}", fails=OSError()), {}, "the sender left", id="the server says so"),
+        pytest.param(Stream(b"{}"), {}, "the connection  before its body was whole", id="it ends early"),
+        pytest.param(Stream(b"{}", fails=OSError()), {}, "the connection ", id="the server says so"),
         pytest.param(
-            Stream(b"{}", fails=ValueError()), {"CONTENT_LENGTH": None}, "the sender left", id="in words of its own"
+            Stream(b"{}", fails=ValueError()), {"CONTENT_LENGTH": None}, "the connection ", id="in words of its own"
         ),
         pytest.param(Stream(), {}, "empty body where 9 bytes were declared; something before us read", id="read"),
         pytest.param(

@@ -48,6 +48,15 @@ async def hold(path: str) -> None:
     await asyncio.Event().wait()
 
 
+async def stream(path: str) -> None:
+    """Hold a live stream's socket, as far as the inbox knows."""
+    inbox = await opened(path)
+    result = b'{"type":"Results","metadata":{"request_id":"r-1"}}'
+    await inbox.put(Callback(result, {}, "/", "", datetime.now(UTC)), socket=True)
+    say("ready")
+    await asyncio.Event().wait()
+
+
 async def fork(path: str) -> None:
     """Lease what there is, and leave a child behind that lives on."""
     inbox = await opened(path)
@@ -98,6 +107,7 @@ async def overflow(path: str) -> None:
 if __name__ == "__main__":
     jobs: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
         "hold": hold,
+        "stream": stream,
         "fork": fork,
         "work": work,
         "overflow": overflow,

@@ -21,12 +21,14 @@ from dgreceiver.inbox.contract import Entry, Mark
 from dgreceiver.inbox.sql import SqlInbox
 from dgreceiver.inbox.sqlite import SqliteFile, SqliteMemory
 from dgreceiver.inbox.store import Call
+from dgreceiver.streams import whole
 
 NOON = datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
 ROOM = 1024 * 1024 * 1024
 PATIENCE = 10.0  # seconds after which a test gives up waiting
 SAVED = {"save": Mark(1, done=True)}
 FAILED = {"save": Mark(1)}
+SAID = ("one", "two", "three", "four", "more", "late")  # in this order
 
 
 class Clock:
@@ -146,7 +148,7 @@ async def in_states(inbox: SqlInbox) -> Mapping[str, int]:
     return dict(counts)
 
 
-async def ask(inbox: SqlInbox, question: Callable[[Connection], Any]) -> Any:
+async def ask(inbox: Any, question: Callable[[Connection], Any]) -> Any:
     """Look into the tables, past the contract."""
     return await inbox._do(Call(question))
 
@@ -156,3 +158,58 @@ async def rows_in(inbox: SqlInbox, table: Table) -> int:
         inbox, lambda connection: connection.execute(select(func.count()).select_from(table)).scalar()
     )
     return rows
+
+
+# --- live streams ---
+
+
+def result(request_id: str, text: str = "", **fields: Any) -> Callback:
+    """A final of a live stream, in its place among what may be `SAID`."""
+    document = {
+        "type": "Results",
+        "channel_index": [0, 1],
+        "start": SAID.index(text) if text in SAID else 0,
+        "duration": 1.0,
+        "metadata": {"request_id": request_id},
+        "is_final": True,
+        "channel": {"alternatives": [{"transcript": text}]},
+    }
+    return callback(json.dumps(document).encode(), **fields)
+
+
+def ending(request_id: str, created: str = "", **fields: Any) -> Callback:
+    """The terminal Metadata of a live stream."""
+    return callback(json.dumps({"type": "Metadata", "request_id": request_id, "created": created}).encode(), **fields)
+
+
+async def worked_off(inbox: SqlInbox) -> list[tuple[Entry, bytes]]:
+    """All that is due, one after the other, each settled as done."""
+    done: list[tuple[Entry, bytes]] = []
+    await look(inbox)
+    while await inbox.busy():
+        for entry, body in await claimed(inbox, 1):
+            await inbox.settle(entry, "done", SAVED)
+            done.append((entry, body))
+    return done
+
+
+async def look(inbox: SqlInbox) -> None:
+    """Have the inbox look for what has ended, as an owner that waits for something to do."""
+    claim = asyncio.ensure_future(inbox.claim(0, room=ROOM))
+    await inbox.counts()
+    await inbox.counts()
+    claim.cancel()
+    await asyncio.gather(claim, return_exceptions=True)
+
+
+async def wholes(inbox: SqlInbox) -> list[Entry]:
+    """The LiveTranscripts that there are, oldest first."""
+    return [entry for entry in reversed(await inbox.page(limit=200)) if entry.kind == "LiveTranscript"]
+
+
+async def told(inbox: SqlInbox, entry: Entry) -> tuple[str, bool, int]:
+    """What a LiveTranscript says: its text, whether it is complete, and its revision."""
+    found = await inbox.get(entry.key)
+    assert found is not None
+    document = json.loads(await whole(inbox, *found) or b"{}")
+    return document.get("text"), document.get("complete"), document.get("revision")

@@ -24,12 +24,17 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from msgspec.structs import replace as changed
 
+from dgreceiver.core.callbacks import Callback, identify
 from dgreceiver.inbox.contract import Entry, Mark
+from dgreceiver.streams import Endings, Stream, key_of, seed, streams_of
 
-from .stores import Shelf, claimed, in_states, message, transcript
+from .stores import Shelf, claimed, ending, in_states, look, message, result, transcript
 
 KEEP, DEDUPE_FOR = 1_000.0, 2_000.0  # seconds
+ENDINGS = Endings()
+STREAMS = st.sampled_from(["s-1", "s-2"])
 NAMES = st.sampled_from(["r-1", "r-2", "r-3"])
 JOBS = st.sampled_from(["j-1", "j-2"])
 WAITS = st.sampled_from([0.0, 10.0, 500.0])
@@ -48,6 +53,7 @@ class Row:
     lane: str | None = None
     due: float = 0.0  # for as long as it is waiting
     stored: float = 0.0
+    stream: str | None = None  # the request that it belongs to, in its lane
     marks: tuple[tuple[str, Mark], ...] = ()
     has_body: bool = True
 
@@ -69,6 +75,7 @@ class InboxMachine(RuleBasedStateMachine):
         self.rows: dict[str, Row] = {}
         self.first: dict[str, str] = {}  # the key that belongs to a request
         self.puts = 0
+        self.streams: dict[tuple[str, str], Stream] = {}  # by job and request
 
     def run(self, call: Coroutine[Any, Any, Any]) -> Any:
         return self.runner.run(call)
@@ -111,14 +118,56 @@ class InboxMachine(RuleBasedStateMachine):
 
     @rule(job=JOBS)
     def put_a_message(self, job: str) -> None:
-        came = message(job)
+        self.put_into(job, message(job))
+
+    @rule(job=JOBS, name=STREAMS, last=st.sampled_from([False, False, True]))
+    def put_a_result(self, job: str, name: str, last: bool) -> None:
+        self.put_into(job, (ending if last else result)(name, str(self.puts), job=job), name, last=last)
+
+    def put_into(self, job: str, came: Callback, name: str | None = None, *, last: bool = False) -> None:
         put = self.run(self.inbox.put(came))
         assert put.outcome == "stored"
-        self.add(put.key, "waiting", came.body, job, lane=job)
+        known = self.streams_in(job)
+        [request] = streams_of([name], latest=known[-1] if known else None, known=known)
+        self.add(put.key, "waiting", came.body, job, lane=job, stream=request)
+        if request is not None:
+            if not known:
+                self.adopt(job, request)
+            lane = identify(came, receiver="default").lane or ""
+            stream = self.streams.get((job, request)) or Stream(lane, request, self.puts, self.now)
+            self.streams[job, request] = ENDINGS.heard(stream, self.now, closes=last, holder=None)
 
-    def add(self, key: str, state: str, body: bytes, name: str, lane: str | None = None) -> None:
+    def streams_in(self, job: str) -> list[str]:
+        """The streams of a lane, in the order in which they began."""
+        return [name for lane, name in self.streams if lane == job]
+
+    def adopt(self, job: str, request: str) -> None:
+        for key, row in self.rows.items():
+            if row.lane == job and row.stream is None:
+                self.rows[key] = replace(row, stream=request)
+
+    def add(
+        self, key: str, state: str, body: bytes, name: str, *, lane: str | None = None, stream: str | None = None
+    ) -> None:
         self.puts += 1
-        self.rows[key] = Row(state, body, self.now, name, self.puts, lane, self.now, stored=self.now)
+        self.rows[key] = Row(state, body, self.now, name, self.puts, lane, self.now, stored=self.now, stream=stream)
+
+    @rule(job=JOBS)
+    def hang_up(self, job: str) -> None:
+        self.run(self.inbox.hang_up(identify(message(job), receiver="default").lane or ""))
+        for (lane, name), stream in self.streams.items():
+            if lane == job and stream.ends is not None:
+                self.streams[lane, name] = ENDINGS.hung_up(stream, self.now)
+        self.look()
+
+    def look(self) -> None:
+        """Have the inbox put a LiveTranscript behind each stream that has ended."""
+        self.run(look(self.inbox))
+        due = [(name, stream) for name, stream in self.streams.items() if (stream.ends or self.now + 1) <= self.now]
+        for (job, request), stream in sorted(due, key=lambda each: (each[1].ends, each[1].begun)):
+            self.streams[job, request] = ENDINGS.ended(stream, self.now)
+            if key_of(stream) not in self.rows:  # nor was it erased, nor forgotten
+                self.add(key_of(stream), "waiting", seed(stream), job, lane=job, stream=request)
 
     @precondition(lambda self: self.due())
     @rule(target=leased, limit=st.integers(1, 3))
@@ -181,24 +230,41 @@ class InboxMachine(RuleBasedStateMachine):
     def erased(self, rows: int, name: str) -> None:
         wanted = [key for key, row in self.rows.items() if row.name == name and row.state != "erased"]
         assert rows == len(wanted)
+        lanes = {self.rows[key].lane for key in wanted}
+        self.streams = {place: stream for place, stream in self.streams.items() if place[0] not in lanes}
         for key in wanted:
-            self.change(key, state="erased", body=b"", lane=None, marks=(), has_body=False)
+            self.change(key, state="erased", body=b"", lane=None, stream=None, marks=(), has_body=False)
 
     @rule()
     def purge(self) -> None:
         keep, dedupe_for = timedelta(seconds=KEEP), timedelta(seconds=DEDUPE_FOR)
         purged = self.run(self.inbox.purge(keep=keep, dedupe_for=dedupe_for))
         before = len(self.rows)
+        self.forget_streams()
         for key, row in list(self.rows.items()):
-            if row.state in ("done", "unhandled") and row.changed <= self.now - KEEP:
+            if self.is_old(row) and (row.lane, row.stream) not in self.streams:
                 self.rows[key] = replace(row, has_body=False)
-            if row.state in ("done", "unhandled", "erased") and row.changed <= self.now - DEDUPE_FOR:
+            expires = row.state in ("done", "unhandled", "erased") and row.changed <= self.now - DEDUPE_FOR
+            if expires and not self.rows[key].has_body:
                 del self.rows[key]
         assert purged == before - len(self.rows)
+
+    def is_old(self, row: Row) -> bool:
+        return row.state in ("done", "unhandled") and row.changed <= self.now - KEEP
+
+    def forget_streams(self) -> None:
+        """Let go of the streams of which everything is old, but for dead messages."""
+        wholes = {key_of(changed(stream, revision=n)) for stream in self.streams.values() for n in range(99)}
+        for (job, request), stream in list(self.streams.items()):
+            rows = [(key, row) for key, row in self.rows.items() if (row.lane, row.stream) == (job, request)]
+            over = all(self.is_old(row) or (row.state == "dead" and key not in wholes) for key, row in rows)
+            if over and stream.ends is None and stream.changed <= self.now - KEEP:
+                del self.streams[job, request]
 
     @rule(by=st.sampled_from([1.0, 10.0, 500.0, 1_500.0, 2_500.0]))
     def let_time_pass(self, by: float) -> None:
         self.shelf.clock.now += by
+        self.look()
 
     @precondition(lambda self: self.kind != "memory")
     @rule()
@@ -209,6 +275,7 @@ class InboxMachine(RuleBasedStateMachine):
         for key, row in self.rows.items():
             if row.state == "leased":
                 self.rows[key] = replace(row, state="waiting", due=self.now)
+        self.look()
 
     @invariant()
     def every_callback_is_where_it_should_be(self) -> None:

@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
@@ -27,7 +28,7 @@ from dgreceiver.facts import DispatchTaken, Fact, InboxOpened
 from dgreceiver.inbox import locks, migrations
 from dgreceiver.inbox.locks import FileLock
 from dgreceiver.inbox.memory import MemoryInbox
-from dgreceiver.inbox.sqlite import SqliteInbox, caveat
+from dgreceiver.inbox.sqlite import SqliteInbox, SqliteMemory, caveat
 from dgreceiver.inbox.tables import REVISIONS, VERSION_TABLE, metadata
 
 from .stores import (
@@ -42,6 +43,8 @@ from .stores import (
     message,
     nothing_is_due,
     transcript,
+    wholes,
+    worked_off,
 )
 
 DAY = timedelta(days=1)
@@ -351,6 +354,26 @@ async def test_when_the_owner_is_killed_another_takes_over_at_once(ready):
     assert (entry.key, entry.crashes, body) == (put.key, 1, transcript("r-1").body)
     assert [fact.recovered for fact in ready.facts if isinstance(fact, DispatchTaken)] == [1]
     assert took < 1.0
+
+
+async def test_a_stream_ends_when_the_process_that_holds_its_socket_is_killed(ready):
+    async with ready.opened() as owner:
+        with process("stream", ready.path) as holder:
+            await heard(holder, "ready")
+            ready.clock.now = time.time() + 60
+            await worked_off(owner)
+            assert await wholes(owner) == []
+            assert [each.name for each in ready.path.parent.iterdir() if ".alive-" in each.name] != []
+            holder.kill()
+            holder.wait()
+        ready.clock.now += 60
+        [(entry, _)] = await worked_off(owner)
+    assert (entry.kind, entry.request_id) == ("LiveTranscript", "r-1")
+    assert [each.name for each in ready.path.parent.iterdir() if ".alive-" in each.name] == []
+
+
+async def test_in_memory_nobody_else_holds_a_socket():
+    assert SqliteMemory().is_gone("another")
 
 
 async def test_while_there_is_no_pause_in_what_comes_in_it_is_handled_all_the_same(ready):

@@ -15,6 +15,7 @@ from rich.table import Table
 from ..errors import SetupError
 from ..inbox.contract import STATES, Entry, State
 from ..receiver import Receiver
+from ..streams import whole
 from .apps import receiver_of
 from .output import console, shown
 from .settings import settings
@@ -125,9 +126,10 @@ async def _page(receiver: Receiver, state: State | None, before: int | None, lim
 async def _find(receiver: Receiver, key: str) -> tuple[Entry, bytes]:
     async with receiver.opened() as opened:
         found = await opened.get(key)
-    if found is None:
-        raise SetupError(f"no callback of receiver {receiver.name} has the key {key}; see: dgreceiver inbox list")
-    return found
+        if found is None:
+            raise SetupError(f"no callback of receiver {receiver.name} has the key {key}; see: dgreceiver inbox list")
+        entry, body = found
+        return entry, await whole(opened, entry, body) or b""
 
 
 def _kept(entry: Entry, body: bytes) -> bytes:

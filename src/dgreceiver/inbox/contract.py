@@ -99,7 +99,11 @@ class Upload(Protocol):
 
 
 class Inbox(Protocol):
-    """Keeps callbacks from acknowledgement to the end of their handling."""
+    """Keeps callbacks from acknowledgement to the end of their handling.
+
+    Behind the messages of each stream that has ended, the owner puts one entry more into their lane, of the kind
+    LiveTranscript, once for each revision. Its body holds the revision alone: what it says is in the `messages`.
+    """
 
     async def open(self) -> None:
         """Make the store ready, bringing an older schema up to date.
@@ -120,14 +124,25 @@ class Inbox(Protocol):
         upload: Upload | None = None,
         buried: str | None = None,
         release: Callable[[], None] = lambda: None,
+        socket: bool = False,
     ) -> Stored:
         """Store a callback durably; say whether it is new, a duplicate or a conflict.
 
         With `upload`, the body is what was uploaded; with `buried`, the callback is kept as dead for
-        that reason. On return it survives a crash, so the sender may be answered. Whoever is cancelled
+        that reason. With `socket`, its stream goes on until `hang_up`, or until this process ends, however
+        long it is silent. On return it survives a crash, so the sender may be answered. Whoever is cancelled
         here withdraws nothing; `release` is called when the body is no longer held.
 
         Raises: InboxError if it could not be stored.
+        """
+
+    async def hang_up(self, lane: str) -> None:
+        """End the streams of a lane whose socket has closed: nothing more will come on it. As durable as `settle`."""
+
+    async def messages(self, entry: Entry) -> Sequence[bytes]:
+        """The bodies of the stream that a LiveTranscript is the whole of, in order of arrival, as far as they are kept.
+
+        What came after it is not among them: it belongs to the next revision.
         """
 
     async def claim(self, limit: int, *, room: int, skip: Collection[str] = ()) -> Sequence[tuple[Entry, bytes]]:
@@ -181,5 +196,6 @@ class Inbox(Protocol):
     async def purge(self, *, keep: timedelta, dedupe_for: timedelta) -> int:
         """Drop the bodies of done and unhandled callbacks after `keep`, rows and keys when both are over.
 
-        What is waiting, leased, dead or a conflict stays.
+        What is waiting, leased, dead or a conflict stays, and so do the messages of a stream until its LiveTranscript
+        is done or unhandled: they go together.
         """

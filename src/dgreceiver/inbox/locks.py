@@ -43,6 +43,11 @@ class FileLock:
             os.close(self._file)
             self._file = None
 
+    def remove(self) -> None:
+        """Let go of the lock and of its file, which nobody is to have again."""
+        self._path.unlink(missing_ok=True)
+        self.close()
+
     def __enter__(self) -> None:
         self.acquire()
 

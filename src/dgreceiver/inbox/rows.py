@@ -33,6 +33,7 @@ NEW = (
     "job",
     "lane",
     "n",
+    "stream",
     "state",
     "due",
     "error",

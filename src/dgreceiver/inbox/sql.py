@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -16,7 +17,8 @@ from sqlalchemy import ColumnElement, delete
 from ..core.callbacks import Callback, identify
 from ..errors import InboxError, SetupError
 from ..facts import DispatchTaken, Fact, Hook, InboxFailed
-from . import upkeep
+from ..streams import Endings
+from . import lanes, upkeep
 from .contract import Entry, Erased, Mark, State, Stored, Upload
 from .store import Call, Claim, End, Part, Place, Put, Store, Upkeep, Withdraw, explain
 from .tables import callbacks, parts
@@ -45,11 +47,13 @@ class SqlInbox:
         *,
         receiver: str,
         emit: Hook,
+        endings: Endings = Endings(),
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._place = place
         self._receiver = receiver
         self._emit = emit
+        self._endings = endings
         self._clock = clock or steady_clock()
         self._writer: Writer | None = None
 
@@ -60,6 +64,7 @@ class SqlInbox:
             place,
             receiver=self._receiver,
             clock=self._clock,
+            endings=self._endings,
             took_over=lambda recovered: self._tell(DispatchTaken(self._receiver, recovered)),
             failed=lambda error, waiting: self._tell(InboxFailed(explain(error), waiting)),
         )
@@ -81,11 +86,24 @@ class SqlInbox:
         upload: Upload | None = None,
         buried: str | None = None,
         release: Callable[[], None] = lambda: None,
+        socket: bool = False,
     ) -> Stored:
         later = upload is not None or len(callback.body) >= IN_THREAD
         label = None if later else identify(callback, receiver=self._receiver)
-        stored: Stored = await self._do(Put(callback, label, upload.name if upload else None, buried), release)
+        stored: Stored = await self._do(Put(callback, label, upload.name if upload else None, buried, socket), release)
         return stored
+
+    async def hang_up(self, lane: str) -> None:
+        await self._insist(
+            Call(lambda connection: lanes.hang_up(connection, self._receiver, lane, self._endings, self._clock()))
+        )
+
+    async def messages(self, entry: Entry) -> Sequence[bytes]:
+        found, after = list[bytes](), 0
+        while after is not None:
+            page, after = await self._insist(Call(partial(lanes.messages, id_=entry.id, after=after)))
+            found += page
+        return found
 
     async def claim(self, limit: int, *, room: int, skip: Collection[str] = ()) -> Sequence[tuple[Entry, bytes]]:
         claim = Claim(limit, room, skip)
@@ -149,6 +167,7 @@ class SqlInbox:
         now = self._clock()
         bodies_before = now - keep.total_seconds()
         rows_before = min(bodies_before, now - dedupe_for.total_seconds())
+        await self._call(upkeep.forget_streams, bodies_before)
         while await self._call(upkeep.purge_bodies, bodies_before):
             pass
         purged = 0
@@ -168,18 +187,17 @@ class SqlInbox:
             raise InboxError("the inbox is not open")
         return self._writer.do(job, release)
 
-    async def _insist(self, end: End) -> None:
-        """End a lease, however often it takes: what has been handled must not be handled again."""
+    async def _insist(self, job: Job) -> Any:
+        """Have something done, however often it takes: what has been handled must not be handled again."""
         pause = 0.05
         while True:
             try:
-                await self._do(end)
-                return
+                return await self._do(job)
             except InboxError:
                 if self._writer is None:
                     raise
             await asyncio.sleep(pause)
-            end, pause = replace(end), min(2 * pause, LONGEST_PAUSE)
+            job, pause = replace(job), min(2 * pause, LONGEST_PAUSE)
 
     def _tell(self, fact: Fact) -> None:
         """Emit a fact of the writer's thread where all facts are emitted: on the loop."""

@@ -17,6 +17,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from ..errors import InboxError, SetupError
 from ..facts import Hook, InboxOpened
+from ..streams import Endings
 from .locks import FileLock
 from .rows import run
 from .sql import SqlInbox
@@ -63,6 +64,7 @@ class SqliteFile:
         owner = f"{self._path.name}.owner-{sha256(receiver.encode()).hexdigest()[:8]}"
         self.write = FileLock(self._path.with_name(f"{self._path.name}.write"))
         self._owner = FileLock(self._path.with_name(owner))
+        self._standing: FileLock | None = None
         self._engine = _engine(f"sqlite:///{self._path}", poolclass=NullPool)
         self._prepare()
         emit(InboxOpened(str(self._path), caveat(self._path)))
@@ -72,6 +74,22 @@ class SqliteFile:
 
     def own(self) -> bool:
         return self._owner.try_acquire()
+
+    def stand_for(self, incarnation: str) -> None:
+        self._standing = self._alive(incarnation)
+        self._standing.acquire()
+
+    def is_gone(self, incarnation: str) -> bool:
+        lock = self._alive(incarnation)
+        if not lock.try_acquire():
+            lock.close()
+            return False
+        lock.remove()
+        return True
+
+    def _alive(self, incarnation: str) -> FileLock:
+        """A lock that an incarnation holds while it lives; it is made and removed while `write` is held."""
+        return FileLock(self._path.with_name(f"{self._path.name}.alive-{incarnation}"))
 
     def check_room(self) -> None:
         disk = os.statvfs(self._path.parent)
@@ -95,6 +113,8 @@ class SqliteFile:
     def close(self) -> None:
         self.write.close()
         self._owner.close()
+        if self._standing is not None:
+            self._standing.remove()
 
     def _prepare(self) -> None:
         try:
@@ -135,8 +155,9 @@ class SqliteFile:
 class SqliteInbox(SqlInbox):
     """The SQL inbox in a file; a relative path is relative to the folder at the time of opening."""
 
-    def __init__(self, path: Path, *, receiver: str, emit: Hook) -> None:
-        super().__init__(partial(SqliteFile, path, receiver=receiver, emit=self._tell), receiver=receiver, emit=emit)
+    def __init__(self, path: Path, *, receiver: str, emit: Hook, endings: Endings = Endings()) -> None:
+        place = partial(SqliteFile, path, receiver=receiver, emit=self._tell)
+        super().__init__(place, receiver=receiver, emit=emit, endings=endings)
 
 
 class SqliteMemory:
@@ -154,6 +175,12 @@ class SqliteMemory:
         return self._engine.connect()
 
     def own(self) -> bool:
+        return True
+
+    def stand_for(self, incarnation: str) -> None:
+        """There is no other to see it."""
+
+    def is_gone(self, incarnation: str) -> bool:
         return True
 
     def check_room(self) -> None:

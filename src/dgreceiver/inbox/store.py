@@ -15,6 +15,8 @@ from sqlalchemy import Connection, bindparam, delete, func, select, text, update
 
 from ..core.callbacks import Callback, Label, digest, identify
 from ..errors import InboxError
+from ..streams import LAST, WHOLE, Endings, Stream, key_of, seed, streams_of
+from . import lanes
 from .contract import Entry, Mark, State, Stored
 from .packing import Packed, pack
 from .rows import (
@@ -46,14 +48,11 @@ ITS_OWN_FAULT = {"IntegrityError", "DataError", "InterfaceError", "ProgrammingEr
 _c = callbacks.c
 Kept = TypeVar("Kept", "Part", "_New")
 _Work = Callable[[Connection, Sequence[Job]], None]
+_Known = dict[str, dict[str, Stream]]  # lane -> request_id -> stream
 _LEASED = "state = 'leased'"  # written out: a partial index is used for the very words it was made with
 
 _KNOWN = select(_c.key, _c.id, _c.state).where(_c.key.in_(bindparam("keys", expanding=True)))
 _LATEST_WEAK = select(_c.id, _c.key, _c.stored).where(_c.weak == bindparam("base")).order_by(_c.id.desc()).limit(1)
-_TAKE_PLACES = text(
-    "INSERT INTO dgreceiver_lane (lane, n, changed) VALUES (:lane, :count, :now) "
-    "ON CONFLICT (lane) DO UPDATE SET n = dgreceiver_lane.n + excluded.n, changed = excluded.changed RETURNING n"
-)
 _DUE = (
     select(*ENTRY)
     .where(_c.receiver == bindparam("receiver"), text(WAITING), _c.due <= bindparam("now"))
@@ -66,6 +65,7 @@ _NEXT_DUE = (
     .where(_c.receiver == bindparam("receiver"), text(WAITING))
     .where(_c.kind.not_in(bindparam("skip", expanding=True)))
 )
+_NEXT = select(_NEXT_DUE.scalar_subquery(), lanes.NEXT_END.scalar_subquery())  # each from the end of its index
 _LEASE = (
     update(callbacks)
     .where(_c.id.in_(bindparam("ids", expanding=True)))
@@ -111,6 +111,7 @@ class Put(Job):
     label: Label | None
     upload: str | None
     buried: str | None
+    socket: bool = False  # it came by a socket, with which its stream ends
 
     @property
     def weight(self) -> int:
@@ -190,6 +191,12 @@ class Place(Protocol):
     def own(self) -> bool:
         """Whether this process dispatches; it becomes so if no other does."""
 
+    def stand_for(self, incarnation: str) -> None:
+        """Let others see that this incarnation lives, for as long as it does."""
+
+    def is_gone(self, incarnation: str) -> bool:
+        """Whether an incarnation that was stood for has ended."""
+
     def check_room(self) -> None:
         """Raises: InboxError if there is too little room for anything new."""
 
@@ -214,6 +221,7 @@ class _New:
     size: int
     state: State
     n: int | None = None
+    stream: str | None = None
 
     @property
     def data(self) -> bytes:
@@ -233,12 +241,14 @@ class Store:
         *,
         receiver: str,
         clock: Callable[[], float],
+        endings: Endings,
         took_over: Callable[[int], None],
         failed: Callable[[Exception, int], None],
     ) -> None:
         self._place = place
         self._receiver = receiver
         self._clock = clock
+        self._endings = endings
         self._took_over = took_over
         self._failed = failed
         self._incarnation = uuid4().hex
@@ -251,7 +261,9 @@ class Store:
         self._damaged: list[End] = []  # of what was leased and could not be read
         self._astray = False  # a transaction failed: leases may stand in the file that nobody was given
         self._owns = False
+        self._stands = False  # others can see whether this process lives
         self._next_due: float | None = None
+        self._next_end = 0.0  # until then no stream need be looked at
 
     # --- what the writer calls ---
 
@@ -380,6 +392,8 @@ class Store:
             self._put(connection, puts, now)
         if ends:
             self._end(connection, ends, now)
+        if self._owns and now >= self._next_end:
+            self._end_streams(connection, now)
         if self._claim and self._owns and not self._claim.result:
             self._lease(connection, self._claim, now)
 
@@ -412,13 +426,15 @@ class Store:
 
     def _put(self, connection: Connection, puts: Sequence[Put], now: float) -> None:
         news = [self._new(connection, put, now) for put in puts]
-        self._place_in_lanes(connection, news, now)
+        known = self._place_in_lanes(connection, news, now)
         rows = [self._row(new, now) for new in news]
         if insert(connection, callbacks, NEW, rows, unless_known="key") < len(news):
             self._resolve(connection, news, now)
         stored = [new for new in news if new.put.result.outcome != "duplicate"]
         self._keep_bodies(connection, stored)
-        advance(connection, {new.label.lane for new in stored if new.label.lane})
+        if known:
+            self._hear(connection, stored, known, now)
+            advance(connection, {new.label.lane for new in stored if new.label.lane})
 
     def _new(self, connection: Connection, put: Put, now: float) -> _New:
         label, size = put.label, len(put.callback.body)
@@ -431,12 +447,48 @@ class Store:
         put.result = Stored("stored", label.key, label.kind, label.request_id, size, late)
         return _New(put, label, base, next(self._ids), size, "dead" if put.buried else "waiting")
 
-    def _place_in_lanes(self, connection: Connection, news: Sequence[_New], now: float) -> None:
-        for lane, count in Counter(new.label.lane for new in news if new.label.lane).items():
-            last = connection.execute(_TAKE_PLACES, {"lane": lane, "count": count, "now": now}).scalar_one()
-            mine = (new for new in news if new.label.lane == lane)
-            for n, new in enumerate(mine, start=last - count + 1):
+    def _place_in_lanes(self, connection: Connection, news: Sequence[_New], now: float) -> _Known:
+        """Give each its place and its stream; the streams that the lanes had before."""
+        counts = Counter(new.label.lane for new in news if new.label.lane)
+        known = lanes.read_streams(connection, counts) if counts else {}
+        for lane, count in counts.items():
+            first = lanes.take_places(connection, lane, count, now) - count + 1
+            mine = [new for new in news if new.label.lane == lane]
+            for n, new in enumerate(mine, start=first):
                 new.n = n
+            self._assign(connection, lane, [new for new in mine if new.state == "waiting"], known[lane])
+        return known
+
+    def _assign(self, connection: Connection, lane: str, news: Sequence[_New], known: Mapping[str, Stream]) -> None:
+        """Give each its stream; what was buried as it came belongs to none."""
+        latest = max(known.values(), key=lambda stream: stream.begun).request_id if known else None
+        for new, stream in zip(
+            news, streams_of([new.label.request_id for new in news], latest=latest, known=known), strict=True
+        ):
+            new.stream = stream
+        if news and news[0].stream and not known:
+            lanes.adopt(connection, lane, news[0].stream)
+
+    def _hear(self, connection: Connection, news: Sequence[_New], known: _Known, now: float) -> None:
+        """Note that something came, and that a stream goes on, or that it closes."""
+        heard: dict[tuple[str, str], list[_New]] = {}
+        for new in news:
+            if new.label.lane and new.stream:
+                heard.setdefault((new.label.lane, new.stream), []).append(new)
+        changed = []
+        for (lane, name), its in heard.items():
+            stream = known[lane].get(name) or Stream(lane, name, begun=its[0].n or 0, changed=now)
+            closes = any(new.label.kind == LAST for new in its)
+            holder = self._stand() if its[-1].put.socket else None
+            changed.append(self._endings.heard(stream, now, closes=closes, holder=holder))
+        lanes.save_streams(connection, self._receiver, changed)
+
+    def _stand(self) -> str:
+        """The name under which others can see whether this process lives."""
+        if not self._stands:
+            self._place.stand_for(self._incarnation)
+            self._stands = True
+        return self._incarnation
 
     def _resolve(self, connection: Connection, news: Sequence[_New], now: float) -> None:
         """Tell the duplicates and conflicts among callbacks of which not all were new."""
@@ -456,6 +508,7 @@ class Store:
         """Keep a differing body under a known key; whether it had not been kept before."""
         key = _derived(new.label.key, digest(body))
         new.label, new.state, new.n = replace(new.label, key=key, lane=None), "conflict", None
+        new.stream = None
         new.put.result = replace(new.put.result, outcome="conflict", key=key)
         return insert(connection, callbacks, NEW, [self._row(new, now)], unless_known="key") == 1
 
@@ -472,6 +525,7 @@ class Store:
             callback.job,
             label.lane,
             new.n,
+            new.stream,
             new.state,
             now if new.state == "waiting" and label.lane is None else None,
             new.put.buried,
@@ -491,6 +545,50 @@ class Store:
         insert(connection, bodies, BODY, [(new.id, *packed) for new, packed in _packed(here)])
         self._fresh.update((new.id, new.data) for new in here)
 
+    # --- streams ---
+
+    def _end_streams(self, connection: Connection, now: float) -> None:
+        """Put a LiveTranscript behind the messages of each stream that has ended."""
+        self._next_end = now + POLL
+        changed = []
+        for stream in lanes.read_ended(connection, self._receiver, now):
+            if stream.holder and self._lives(stream.holder):
+                changed.append(self._endings.held(stream, now))
+            else:
+                self._tell_whole(connection, stream, now)
+                changed.append(self._endings.ended(stream, now))
+        lanes.save_streams(connection, self._receiver, changed)
+        advance(connection, {stream.lane for stream in changed})
+
+    def _lives(self, holder: str) -> bool:
+        return holder == self._incarnation or not self._place.is_gone(holder)
+
+    def _tell_whole(self, connection: Connection, stream: Stream, now: float) -> None:
+        """Store a stream's LiveTranscript, unless it was erased, or there is nothing left to make it of."""
+        last = lanes.last_message(connection, stream)
+        if last is None:
+            return
+        id_, body = next(self._ids), seed(stream)
+        n = lanes.take_places(connection, stream.lane, 1, now)
+        row = {
+            **dict.fromkeys(NEW),
+            **last,
+            "id": id_,
+            "receiver": self._receiver,
+            "key": key_of(stream),
+            "kind": WHOLE,
+            "request_id": stream.request_id,
+            "lane": stream.lane,
+            "n": n,
+            "stream": stream.request_id,
+            "state": "waiting",
+            "stored": now,
+            "changed": now,
+            "size": len(body),
+        }
+        if insert(connection, callbacks, NEW, [tuple(row.values())], unless_known="key"):
+            insert(connection, bodies, BODY, [(id_, None, body)])
+
     # --- leasing ---
 
     def _is_due(self) -> bool:
@@ -499,11 +597,15 @@ class Store:
             return False
         try:
             with self._place.write:
-                self._next_due = self._connect().execute(_NEXT_DUE, self._wanted(self._claim)).scalar()
+                due, end = self._connect().execute(_NEXT, {**self._wanted(self._claim), "me": self._receiver}).one()
         except Exception as error:  # whatever it was, the claim goes on waiting
             self._next_due = None
             self._close()
             self._fail([], error)
+            return False
+        if end is not None:
+            self._next_end = min(self._next_end, end)
+        self._next_due = min((at for at in (due, end) if at is not None), default=None)
         return self._next_due is not None and self._next_due <= self._clock()
 
     def _take_over(self) -> None:
@@ -512,9 +614,11 @@ class Store:
 
         def take(connection: Connection, jobs: Sequence[Job]) -> None:
             nonlocal recovered
-            values = {"me": self._receiver, "now": self._clock()}
+            now = self._clock()
+            values = {"me": self._receiver, "now": now}
             recovered = connection.execute(_TAKE_LEASES, {**values, "incarnation": self._incarnation}).rowcount
             connection.execute(_CLIP_WAITS, values)
+            lanes.clip_ends(connection, self._receiver, now)
 
         try:
             if not self._place.own():

@@ -1,6 +1,6 @@
 """The tables of the SQL inbox, as the newest migration leaves them.
 
-Times in `due`, `stored` and `changed` are the store's steady clock; `received_at` is the wall's.
+Times in `due`, `stored`, `changed`, `ends` and `told` are the store's steady clock; `received_at` is the wall's.
 Partial indexes hold what is still to be done, so that they stay small however much is kept.
 """
 
@@ -41,6 +41,7 @@ callbacks = Table(
     Column("job", Text),
     Column("lane", Text),
     Column("n", BigInteger),  # the place in the lane
+    Column("stream", Text),  # the request_id of the stream that it belongs to; empty while the lane knows none
     Column("state", Text, nullable=False),
     Column("due", Float),  # of a waiting row; empty while another of its lane comes first
     Column("lease", Text),  # the incarnation of the owner that runs it
@@ -85,6 +86,23 @@ lanes = Table(
     Column("changed", Float, nullable=False),
 )
 
+streams = Table(
+    "dgreceiver_stream",
+    metadata,
+    Column("lane", Text, primary_key=True),
+    Column("request_id", Text, primary_key=True),
+    Column("receiver", Text, nullable=False),
+    Column("begun", BigInteger, nullable=False),  # the place of its first message
+    Column("changed", Float, nullable=False),
+    Column("ends", Float),  # when it has ended, unless more comes; empty when its LiveTranscript was made
+    Column("closed", Boolean, nullable=False),  # its own end was seen
+    Column("holder", Text),  # the incarnation that holds the socket by which it comes
+    Column("revision", Integer, nullable=False),  # of the next LiveTranscript
+    Column("told", Float),  # when the last was made
+)
+_ending = text("ends IS NOT NULL")
+Index("dgreceiver_ends", streams.c.receiver, streams.c.ends, sqlite_where=_ending, postgresql_where=_ending)
+
 
 def _partial(name: str, *columns: Column[Any], where: str) -> None:
     Index(f"dgreceiver_{name}", *columns, sqlite_where=text(where), postgresql_where=text(where))
@@ -102,4 +120,4 @@ _partial("attention", _c.receiver, _c.state, _c.id, where="state IN ('dead', 'co
 _partial("weak", _c.weak, where="weak IS NOT NULL")
 _partial("request", _c.request_id, where="request_id IS NOT NULL")
 _partial("job", _c.job, where="job IS NOT NULL")
-_partial("lane_rows", _c.lane, where="lane IS NOT NULL")
+_partial("lane_rows", _c.lane, _c.stream, _c.n, where="lane IS NOT NULL")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, exists, func, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, or_, select, text, update
 
+from ..streams import WHOLE
 from .contract import Entry, Mark, State
 from .rows import ENTRY, advance, entry_of, marks_as_json, marks_of, read_body
-from .tables import EXPIRING, WAITING, bodies, callbacks, lanes, parts
+from .tables import EXPIRING, WAITING, bodies, callbacks, lanes, parts, streams
 
 SWEEP_AFTER = 3600.0  # seconds after which parts without a row are an upload that was cut off
 AT_ONCE = 200  # rows that one statement reads or drops
@@ -21,6 +22,8 @@ _has_body = or_(
     exists().where(parts.c.upload == _c.upload),
 )
 is_used = exists().where(_c.upload == parts.c.upload)  # of a part: a callback has it
+_s = streams.c
+_of_a_stream = exists().where(_s.lane == _c.lane, _s.request_id == _c.stream)
 _earlier = callbacks.alias()
 _behind_another = exists().where(
     _earlier.c.lane == _c.lane, _earlier.c.n < _c.n, _earlier.c.state.in_(["waiting", "leased"])
@@ -65,7 +68,8 @@ def busy(connection: Connection, receiver: str, now: float) -> bool:
     mine = select(_c.id).where(_c.receiver == receiver)
     due = exists(mine.where(text(WAITING), _c.due <= now))
     leased = exists(mine.where(text("state = 'leased'")))
-    return bool(connection.execute(select(or_(due, leased))).scalar())
+    ended = exists().where(_s.receiver == receiver, _s.holder.is_(None), _s.ends.is_not(None), _s.ends <= now)
+    return bool(connection.execute(select(or_(due, leased, ended))).scalar())
 
 
 def replay(connection: Connection, receiver: str, which: ColumnElement[bool], now: float) -> int:
@@ -107,6 +111,9 @@ def erase(connection: Connection, receiver: str, which: ColumnElement[bool], now
     ).all()
     for start in range(0, len(rows), AT_ONCE):
         _empty(connection, rows[start : start + AT_ONCE], now)
+    names = {row.lane for row in rows if row.lane}
+    for table in (streams, lanes):
+        connection.execute(delete(table).where(table.c.lane.in_(names)))
     left = ["a handler that was running with it"] if any(row.state == "leased" for row in rows) else []
     if connection.execute(select(_nameless(receiver))).scalar():
         left.append(
@@ -131,6 +138,7 @@ def _empty(connection: Connection, rows: Sequence[Any], now: float) -> None:
         "request_id": None,
         "job": None,
         "lane": None,
+        "stream": None,
         "due": None,
         "lease": None,
         "marks": "{}",
@@ -146,11 +154,24 @@ def _empty(connection: Connection, rows: Sequence[Any], now: float) -> None:
     connection.execute(update(callbacks).where(_c.id.in_(ids)).values(**tombstone))
 
 
+def forget_streams(connection: Connection, receiver: str, before: float) -> None:
+    """Let go of the streams that are over, with all their messages, since then: what stands in them may be purged."""
+    unsettled = or_(
+        text("state IN ('waiting', 'leased')"),
+        and_(_c.kind == WHOLE, _c.state == "dead"),
+        and_(text("state IN ('done', 'unhandled')"), _c.changed > before),
+    )
+    standing = exists().where(_c.lane == _s.lane, _c.stream == _s.request_id, unsettled)
+    over = (_s.receiver == receiver, _s.ends.is_(None), _s.changed <= before, ~standing)
+    connection.execute(delete(streams).where(*over))
+
+
 def purge_bodies(connection: Connection, receiver: str, before: float) -> int:
     """Drop some bodies of callbacks that ended before then and have nothing more to do; how many."""
     old = (
         select(_c.id, _c.upload)
         .where(_c.receiver == receiver, text("state IN ('done', 'unhandled')"), _c.changed <= before, _has_body)
+        .where(or_(_c.stream.is_(None), ~_of_a_stream))
         .limit(AT_ONCE)
     )
     rows = connection.execute(old).all()

@@ -32,6 +32,7 @@ def upgrade() -> None:
         sa.Column("job", sa.Text()),
         sa.Column("lane", sa.Text()),
         sa.Column("n", sa.BigInteger()),
+        sa.Column("stream", sa.Text()),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("due", sa.Float()),
         sa.Column("lease", sa.Text()),
@@ -56,7 +57,7 @@ def upgrade() -> None:
     partial("dgreceiver_expiring", ["changed"], "state IN ('done', 'unhandled', 'erased')")
     partial("dgreceiver_job", ["job"], "job IS NOT NULL")
     partial("dgreceiver_lane_order", ["lane", "n"], "lane IS NOT NULL AND state IN ('waiting', 'leased')")
-    partial("dgreceiver_lane_rows", ["lane"], "lane IS NOT NULL")
+    partial("dgreceiver_lane_rows", ["lane", "stream", "n"], "lane IS NOT NULL")
     partial("dgreceiver_leased", ["receiver"], "state = 'leased'")
     partial("dgreceiver_request", ["request_id"], "request_id IS NOT NULL")
     partial("dgreceiver_weak", ["weak"], "weak IS NOT NULL")
@@ -75,4 +76,22 @@ def upgrade() -> None:
         sa.Column("coding", sa.Text()),
         sa.Column("data", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("upload", "n"),
+    )
+    op.create_table(
+        "dgreceiver_stream",
+        sa.Column("lane", sa.Text(), nullable=False),
+        sa.Column("request_id", sa.Text(), nullable=False),
+        sa.Column("receiver", sa.Text(), nullable=False),
+        sa.Column("begun", sa.BigInteger(), nullable=False),
+        sa.Column("changed", sa.Float(), nullable=False),
+        sa.Column("ends", sa.Float()),
+        sa.Column("closed", sa.Boolean(), nullable=False),
+        sa.Column("holder", sa.Text()),
+        sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("told", sa.Float()),
+        sa.PrimaryKeyConstraint("lane", "request_id"),
+    )
+    ending = sa.text("ends IS NOT NULL")
+    op.create_index(
+        "dgreceiver_ends", "dgreceiver_stream", ["receiver", "ends"], sqlite_where=ending, postgresql_where=ending
     )
