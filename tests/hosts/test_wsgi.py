@@ -263,7 +263,7 @@ def test_a_body_is_left_unread(receiver, headers, status):
 @pytest.mark.parametrize(
     ("stream", "headers", "reason"),
     [
-        pytest.param(Stream(b"{}"), {}, "the connection  before its body was whole", id="it ends early"),
+        pytest.param(Stream(b"{}"), {}, "the connection ended before the body was whole", id="it ends early"),
         pytest.param(Stream(b"{}", fails=OSError()), {}, "the connection ", id="the server says so"),
         pytest.param(
             Stream(b"{}", fails=ValueError()), {"CONTENT_LENGTH": None}, "the connection ", id="in words of its own"
