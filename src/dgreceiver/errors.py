@@ -12,6 +12,7 @@ DgreceiverError
 │   ├── Disconnected          400 (nobody is left to read it)
 │   └── Busy                  503
 ├── InboxError            the store: it cannot keep a callback now
+│   └── SpoolFull             nor can what came over a WebSocket be put aside any more
 └── Verdict               a handler: what is to become of its delivery
     ├── Retry
     └── Bury
@@ -91,6 +92,10 @@ class InboxError(DgreceiverError):
     """The inbox could not store or change anything now; what was acknowledged before is safe."""
 
     status = 503
+
+
+class SpoolFull(InboxError):
+    """A live stream can be kept nowhere: the inbox does not store, and there is no more room beside it."""
 
 
 class Verdict(DgreceiverError):

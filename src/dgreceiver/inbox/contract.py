@@ -130,6 +130,21 @@ class Inbox(Protocol):
         Raises: InboxError if it could not be stored.
         """
 
+    async def put_frames(self, frames: Sequence[Callback], *, buried: str | None = None) -> Sequence[Stored]:
+        """Store what came over one WebSocket, in order: all of it durably, or nothing.
+
+        So a frame is never there before the one in front of it. What may have been stored already, because an
+        earlier try ended in doubt, is put again and found to be a duplicate. With `buried`, as for `put`.
+
+        Raises: InboxError if it could not be stored.
+        """
+
+    async def hang_up(self, lane: str) -> None:
+        """Note that the socket of that lane has closed: nothing more will come on it.
+
+        Raises: InboxError if that could not be noted.
+        """
+
     async def claim(self, limit: int, *, room: int, skip: Collection[str] = ()) -> Sequence[tuple[Entry, bytes]]:
         """Lease up to `limit` due callbacks with their bodies, oldest first; wait until there is one.
 
@@ -137,6 +152,12 @@ class Inbox(Protocol):
         first unfinished callback. One process at a time is given any (the owner); when it ends, another takes
         over and its leases count as crashes. Empty when the inbox closes. Whoever is cancelled here leaves
         nothing leased.
+        """
+
+    async def step_aside(self) -> None:
+        """Let another process be the owner if one waits for it; the next claim here stands behind it.
+
+        What is leased here and has not ended waits again, without a crash.
         """
 
     async def settle(self, entry: Entry, state: Literal["done", "unhandled"], marks: Mapping[str, Mark]) -> None:

@@ -18,7 +18,7 @@ from ..errors import InboxError, SetupError
 from ..facts import DispatchTaken, Fact, Hook, InboxFailed
 from . import upkeep
 from .contract import Entry, Erased, Mark, State, Stored, Upload
-from .store import Call, Claim, End, Part, Place, Put, Store, Upkeep, Withdraw, explain
+from .store import Call, Claim, End, Part, Place, Put, PutAll, StepAside, Store, Upkeep, Withdraw, explain
 from .tables import callbacks, parts
 from .upkeep import is_used
 from .writer import Job, Writer
@@ -86,6 +86,16 @@ class SqlInbox:
         stored: Stored = await self._do(Put(callback, label, upload.name if upload else None, buried), release)
         return stored
 
+    async def put_frames(self, frames: Sequence[Callback], *, buried: str | None = None) -> Sequence[Stored]:
+        later = sum(len(frame.body) for frame in frames) >= IN_THREAD
+        labels = (None if later else identify(frame, receiver=self._receiver) for frame in frames)
+        puts = [Put(frame, label, None, buried) for frame, label in zip(frames, labels, strict=True)]
+        await self._do(PutAll(puts))
+        return [put.result for put in puts]
+
+    async def hang_up(self, lane: str) -> None:
+        """Nothing is kept of it yet: a lane has no end of its own."""
+
     async def claim(self, limit: int, *, room: int, skip: Collection[str] = ()) -> Sequence[tuple[Entry, bytes]]:
         claim = Claim(limit, room, skip)
         try:
@@ -95,6 +105,9 @@ class SqlInbox:
                 self._writer.tell(Withdraw(claim))
             raise
         return claimed
+
+    async def step_aside(self) -> None:
+        await self._do(StepAside())
 
     async def settle(self, entry: Entry, state: Literal["done", "unhandled"], marks: Mapping[str, Mark]) -> None:
         await self._insist(End(entry, state, marks))

@@ -73,6 +73,9 @@ class SqliteFile:
     def own(self) -> bool:
         return self._owner.try_acquire()
 
+    def disown(self) -> None:
+        self._owner.release()
+
     def check_room(self) -> None:
         disk = os.statvfs(self._path.parent)
         free = disk.f_bavail * disk.f_frsize
@@ -155,6 +158,9 @@ class SqliteMemory:
 
     def own(self) -> bool:
         return True
+
+    def disown(self) -> None:
+        """Nobody else is there."""
 
     def check_room(self) -> None:
         """Memory is bounded by what may be in flight, not here."""

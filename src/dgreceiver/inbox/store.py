@@ -116,6 +116,21 @@ class Put(Job):
     def weight(self) -> int:
         return len(self.callback.body)
 
+    @property
+    def puts(self) -> Sequence[Put]:
+        return (self,)
+
+
+@dataclass(slots=True, eq=False)
+class PutAll(Job):
+    """Store callbacks in order, all of them or none; each put has its own result."""
+
+    puts: Sequence[Put]
+
+    @property
+    def weight(self) -> int:
+        return sum(put.weight for put in self.puts)
+
 
 @dataclass(slots=True, eq=False)
 class Part(Job):
@@ -159,6 +174,11 @@ class Withdraw(Job):
 
 
 @dataclass(slots=True, eq=False)
+class StepAside(Job):
+    """Let another process be the owner."""
+
+
+@dataclass(slots=True, eq=False)
 class Call(Job):
     """Something rarer, in a transaction of its own."""
 
@@ -189,6 +209,9 @@ class Place(Protocol):
 
     def own(self) -> bool:
         """Whether this process dispatches; it becomes so if no other does."""
+
+    def disown(self) -> None:
+        """Let another process dispatch."""
 
     def check_room(self) -> None:
         """Raises: InboxError if there is too little room for anything new."""
@@ -257,8 +280,8 @@ class Store:
 
     def transact(self, jobs: Sequence[Job]) -> Sequence[Job]:
         finished = self._take_up(jobs)
-        batch = [job for job in jobs if isinstance(job, Put | Part | End)]
-        rarer = [job for job in jobs if isinstance(job, Call | Upkeep)]
+        batch = [job for job in jobs if isinstance(job, Put | PutAll | Part | End)]
+        rarer = [job for job in jobs if isinstance(job, Call | Upkeep | StepAside)]
         if self._claim and not self._owns:  # also while there is no pause in what comes in
             self._take_over()
         writable = self._admit(batch)
@@ -371,7 +394,7 @@ class Store:
     def _write(self, connection: Connection, jobs: Sequence[Job]) -> None:
         """What comes in, what ends, what is claimed: the transaction of every day."""
         now = self._clock()
-        puts = [job for job in jobs if isinstance(job, Put)]
+        puts = [put for job in jobs if isinstance(job, Put | PutAll) for put in job.puts]
         uploaded = [job for job in jobs if isinstance(job, Part)]
         ends = [job for job in jobs if isinstance(job, End)]
         if uploaded:
@@ -394,9 +417,11 @@ class Store:
             return [job for job in jobs if isinstance(job, End)]
         return jobs
 
-    def _do_alone(self, job: Call | Upkeep) -> None:
+    def _do_alone(self, job: Call | Upkeep | StepAside) -> None:
         if isinstance(job, Upkeep):
             self._maintain(job)
+        elif isinstance(job, StepAside):
+            self._step_aside()
         else:
             self._attempt([job], lambda connection, _: job.run(connection))
 
@@ -525,6 +550,12 @@ class Store:
             return
         self._owns = True
         self._took_over(recovered)
+
+    def _step_aside(self) -> None:
+        if self._owns:
+            self._attempt([], self._give_back)
+            self._place.disown()
+            self._owns = False
 
     def _lease(self, connection: Connection, claim: Claim, now: float) -> None:
         room = claim.room
