@@ -248,11 +248,19 @@ class _Protocol(HttpToolsProtocol):
 
 
 class _SocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's protocol, which takes a refusal for a handshake that was left open, and logs an error."""
+    """uvicorn's protocol, less two faults.
+
+    It takes a refusal for a handshake that was left open, and logs an error. And where a frame is too large, it
+    forgets those that came in one piece with it.
+    """
 
     async def send(self, message: Any) -> None:
         await super().send(message)
         self.handshake_complete = self.handshake_complete or self.close_sent
+
+    def handle_parser_exception(self) -> None:
+        self.handle_events()
+        super().handle_parser_exception()
 
 
 def _with_probes(app: ASGIApp, is_ready: Callable[[], bool]) -> ASGIApp:

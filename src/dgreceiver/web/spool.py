@@ -152,12 +152,13 @@ class Spool:
 
     def _write(self, record: bytes) -> None:
         if self._file is None:
-            self._file = TemporaryFile()  # noqa: SIM115 - it is closed with the socket
+            self._file = TemporaryFile(buffering=0)  # noqa: SIM115 - it is closed with the socket
         if self._end == 0:
             self._file.truncate(0)
         self._file.seek(self._end)
-        self._file.write(record)
-        self._file.flush()
+        left = memoryview(record)
+        while left:  # a disk that is about to be full takes a part
+            left = left[self._file.write(left) :]
 
     def _read(self) -> tuple[list[Frame], int]:
         """Frames from the start on, and where the next one stands."""

@@ -69,11 +69,11 @@ class WebSocketDoor:
         finally:
             self._streams.discard(stream)
 
-    async def stop(self) -> None:
-        """Store what has come, for a while, and take nothing more."""
+    async def stop(self, *, leaving: float = LEAVING) -> None:
+        """Take nothing more, and store what has come; what is not stored after `leaving` seconds is lost, and told."""
         storing = [stream.stop() for stream in self._streams]
         if storing:
-            _, late = await asyncio.wait(storing, timeout=LEAVING)
+            _, late = await asyncio.wait(storing, timeout=leaving)
             for each in late:
                 each.cancel()
             await asyncio.gather(*late, return_exceptions=True)
