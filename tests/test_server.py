@@ -73,7 +73,7 @@ def hang(transcript: Transcript) -> None:
 
 
 @asynccontextmanager
-async def running(receiver: Receiver | None = None, **options: float) -> AsyncIterator[Served]:
+async def running(receiver: Receiver | None = None, **options: Any) -> AsyncIterator[Served]:
     """A server in the test's own loop."""
     server = Server(receiver or new_receiver(), **options)
     with listen("127.0.0.1", 0) as door:
@@ -149,6 +149,9 @@ class Process:
 
     async def ended(self) -> int:
         return await asyncio.to_thread(self.child.wait, 20)
+
+    def probe(self, path: str) -> int:
+        return httpx.get(f"{self.url}{path}").status_code
 
     def post(self) -> httpx.Response:
         payload = transcript()
@@ -407,8 +410,7 @@ async def test_a_process_that_is_to_end_keeps_its_live_streams_until_they_end(tm
         await say(sockets, 1)
         process.child.send_signal(signal.SIGTERM)
         await until_async(lambda: is_denied(process))
-        assert httpx.get(f"{process.url}/readyz").status_code == 503
-        assert httpx.get(f"{process.url}/livez").status_code == 200
+        assert (process.probe("/readyz"), process.probe("/livez")) == (503, 200)
         await say(sockets, 2)
         assert process.post().status_code == 200
         await say(sockets, 3)
@@ -425,7 +427,7 @@ async def test_a_process_that_is_to_end_keeps_its_live_streams_until_they_end(tm
 
 async def until_async(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(10):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110 - what is looked at sets no event
             await asyncio.sleep(0.02)
 
 
@@ -469,7 +471,7 @@ async def test_a_successor_on_the_same_port_takes_over_while_the_streams_go_on(t
                 await until(lambda: len(ledger.read()) == 2)
                 async with new.socket() as another:
                     await another.send("3")
-                    assert httpx.get(f"{new.url}/readyz").status_code == 200
+                    assert new.probe("/readyz") == 200
                     await stream.send("4")
                     await until(lambda: len(ledger.read()) == 4)
                     await stream.close()

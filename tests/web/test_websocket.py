@@ -498,7 +498,7 @@ async def broken(path: Path) -> AsyncIterator[None]:
 
 async def test_only_what_can_be_put_nowhere_any_more_ends_a_stream_and_what_came_is_kept(tmp_path, caplog):
     heard = Heard(inbox=in_file(tmp_path))
-    async with small_spool(heard) as door, served(door) as url, streaming(url) as socket:  # type: ignore[arg-type]  # it takes WebSockets alone
+    async with small_spool(heard) as door, served(door) as url, streaming(url) as socket:
         async with broken(tmp_path / "inbox.db"):
             with pytest.raises(ConnectionClosed):
                 await send(socket, *(results(n, size=50_000) for n in range(1000)))

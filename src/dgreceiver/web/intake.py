@@ -136,9 +136,7 @@ class Intake:
         received_at = self._now()
         admission = self._auth.admit(arrival.headers, now=received_at.timestamp())
         if admission is None and not self._auth.reads_body:
-            raise Unauthorized(
-                _why_unauthorized(arrival.headers, RETRIES)
-            )
+            raise Unauthorized(_why_unauthorized(arrival.headers, RETRIES))
         head = _read_head(arrival.headers)
         limit = self._limit(head)
         lease = await (self._room if admission else self._strangers_room).take(
