@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing, suppress
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,9 @@ SERVERS = {
 @pytest.fixture(params=SERVERS)
 def serve(request):
     """Every server that a receiver is held to work under."""
+    for name in ("wsproto", "hypercorn"):
+        if name in request.param and not find_spec(name):
+            (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{name} is not installed")
     return SERVERS[request.param]
 
 
