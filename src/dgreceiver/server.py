@@ -160,9 +160,11 @@ class Server(uvicorn.Server):
 
     def _end_if_drained(self, ends_at: float) -> None:
         live = self._receiver.live_streams
-        if live and time.monotonic() >= ends_at:
+        if live and time.monotonic() < ends_at:
+            return
+        if live:
             logger.warning("cut %d live streams: the %g s of --drain are over", live, self._drain)
-        self.should_exit = not live or time.monotonic() >= ends_at
+        self.should_exit = True
 
     async def _close_doors(self) -> None:
         """Leave who comes from now on to another process, but take in all who have come.

@@ -399,7 +399,7 @@ async def test_a_flood_on_one_socket_does_not_delay_another(tmp_path):
 
 async def _flood(socket: ClientConnection) -> None:
     while True:
-        await send(socket, *map(results, range(100)))
+        await send(socket, *(results(n, size=2000) for n in range(100)))
 
 
 def _stored(facts: Facts, request_id: str) -> int:

@@ -60,11 +60,11 @@ class WebSocketDoor:
             refuse(self._refusals, scope, error, emit=self._emit, at=self._now())
             await deny(scope, send, error)
             return
+        await send({"type": "websocket.accept"})  # raises if the peer has left
         stream = _Stream(connection, self._lane_of(connection.id), self._intake, emit=self._emit, spool=self._spool)
         self._streams.add(stream)
+        self._emit(LiveStreamBegun(stream.lane, peer_of(scope), connection.admission.by))
         try:
-            await send({"type": "websocket.accept"})
-            self._emit(LiveStreamBegun(stream.lane, peer_of(scope), connection.admission.by))
             await stream.run(receive, send)
         finally:
             self._streams.discard(stream)
