@@ -6,11 +6,12 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -350,10 +351,28 @@ async def test_a_response_does_not_name_the_server():
 # --- starting
 
 
+@pytest.mark.parametrize("reuse_port", [False, True])
 @pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "no-such-host.invalid"])
-def test_an_address_that_is_not_ours_is_a_setup_error(host):
+def test_an_address_that_is_not_ours_is_a_setup_error(host, reuse_port):
     with pytest.raises(SetupError, match=r"cannot listen on .*:8080: .*; end what listens there, or choose another"):
-        listen(host, 8080)
+        listen(host, 8080, reuse_port=reuse_port)
+
+
+def test_a_successor_is_given_nobody_before_it_has_started():
+    with (
+        listen("127.0.0.1", 0, reuse_port=True) as old,
+        listen(*old.getsockname(), reuse_port=True),
+        ExitStack() as stack,
+    ):
+        old.listen()
+        for _ in range(20):
+            stack.enter_context(socket.create_connection(old.getsockname()))
+            stack.enter_context(old.accept()[0])
+
+
+def test_a_port_that_is_not_shared_cannot_be_had():
+    with listen("127.0.0.1", 0) as door, pytest.raises(SetupError, match="Address already in use"):
+        listen(*door.getsockname(), reuse_port=True)
 
 
 async def test_a_receiver_that_cannot_start_ends_the_server(tmp_path):

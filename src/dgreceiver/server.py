@@ -53,18 +53,35 @@ def serve(receiver: Receiver, *, host: str, port: int, drain: float = DRAIN, reu
 def listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
     """Open the door; whoever comes before the receiver has started waits.
 
+    With `reuse_port` it is opened when the receiver has started: until then another process takes who comes.
+
     Source: socket(7), SO_REUSEPORT: the kernel spreads new connections over all who listen.
 
     Raises: SetupError if the address is taken, not ours, or not allowed.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048, reuse_port=reuse_port)
+        return (
+            _bind(host, port, family) if reuse_port else socket.create_server((host, port), family=family, backlog=2048)
+        )
     except OSError as error:
         raise SetupError(
             f"cannot listen on {_address(host, port)}: {error.strerror}; "
             "end what listens there, or choose another --host or --port"
         ) from None
+
+
+def _bind(host: str, port: int, family: socket.AddressFamily) -> socket.socket:
+    """A socket that has its address, and on which uvicorn will listen."""
+    door = socket.socket(family)
+    try:
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        door.bind((host, port))
+    except OSError:
+        door.close()
+        raise
+    return door
 
 
 class Server(uvicorn.Server):
