@@ -61,9 +61,9 @@ def listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return (
-            _bind(host, port, family) if reuse_port else socket.create_server((host, port), family=family, backlog=2048)
-        )
+        if reuse_port:
+            return _bind(host, port, family)
+        return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise SetupError(
             f"cannot listen on {_address(host, port)}: {error.strerror}; "

@@ -80,7 +80,7 @@ class WebSocketDoor:
 
     def _admit(self, scope: Scope) -> Connection:
         if self.draining:
-            raise Busy("this process is about to end, and takes no new live stream; another one does")
+            raise Busy("this process is about to end and takes no new live stream; a process that stays has to be there for it")
         query = scope["query_string"].decode("latin-1")
         return self._intake.connect(scope["headers"], path_below(scope), query)
 
