@@ -80,7 +80,7 @@ class WebSocketDoor:
 
     def _admit(self, scope: Scope) -> Connection:
         if self.draining:
-            raise Busy("this process is about to end and takes no new live stream; a process that stays has to be there for it")
+            raise Busy("this process is about to end, and takes no new live stream; send new ones to another")
         query = scope["query_string"].decode("latin-1")
         return self._intake.connect(scope["headers"], path_below(scope), query)
 
