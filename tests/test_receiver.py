@@ -266,7 +266,7 @@ async def test_a_handler_that_is_registered_after_the_start_gets_what_came_befor
         receiver.on(Event)(lambda event: seen.append(event.request_id))
         await deliver(receiver, transcript(request_id="b"))
         await receiver.idle()
-    assert seen == ["a", "b"]
+    assert set(seen) == {"a", "b"}
 
 
 async def test_a_start_that_fails_may_be_tried_again(tmp_path):
