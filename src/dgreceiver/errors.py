@@ -14,6 +14,7 @@ DgreceiverError
 │   ├── Unfinished            503 (it is stored; the sender is to ask again)
 │   └── NoWebSocket           501
 ├── InboxError            the store: it cannot keep a callback now
+│   └── SpoolFull             nor can what came over a WebSocket be put aside any more
 └── Verdict               a handler: what is to become of its delivery
     ├── Retry
     └── Bury
@@ -106,6 +107,10 @@ class InboxError(DgreceiverError):
     """The inbox could not store or change anything now; what was acknowledged before is safe."""
 
     status = 503
+
+
+class SpoolFull(InboxError):
+    """A live stream can be kept nowhere: the inbox does not store, and there is no more room beside it."""
 
 
 class Verdict(DgreceiverError):

@@ -127,10 +127,35 @@ class DeliveryUnhandled(Fact, frozen=True):
     first: bool
 
 
-class WebSocketDenied(Fact, frozen=True):
-    """A WebSocket was refused before it was accepted."""
+class LiveStreamBegun(Fact, frozen=True):
+    """A WebSocket was accepted; `stream` is the lane of all that comes over it."""
 
+    stream: str
     peer: str | None
+    admitted_by: int  # the number of the credential, from the left, from 1
+
+
+class LiveStreamSpooling(Fact, frozen=True):
+    """The inbox cannot keep up with a live stream, so what comes is put aside on disk until it can."""
+
+    stream: str
+
+
+class LiveStreamCut(Fact, frozen=True):
+    """A live stream was closed by us, because nothing more of it could be kept anywhere."""
+
+    stream: str
+    reason: str
+
+
+class LiveStreamEnded(Fact, frozen=True):
+    """A WebSocket has closed, and all that came over it is stored, but for what is missing from `stored`."""
+
+    stream: str
+    frames: int  # that came
+    stored: int
+    seconds: float
+    code: int  # with which it was closed: 1000 is in order, 1005 or 1006 if the peer said nothing
 
 
 Hook = Callable[[Fact], None]

@@ -25,8 +25,8 @@ from .core.events import Event
 from .core.retry import RetryPolicy, seconds
 from .core.urls import callback_url
 from .dispatch import PATIENCE, Dispatcher
-from .errors import DgreceiverError, InboxError, SetupError
-from .facts import Fact, Hook, SetupDoubtful, StartedLate, WebSocketDenied
+from .errors import Busy, DgreceiverError, InboxError, SetupError
+from .facts import Fact, Hook, SetupDoubtful, StartedLate
 from .handlers import Handler, TakesHandlers
 from .inbox.contract import Erased, Inbox, State
 from .streams import Endings
@@ -34,9 +34,11 @@ from .telemetry import log, logger
 from .web.http import HttpDoor, answer
 from .web.intake import Ack, Intake, Limits
 from .web.refusals import Refusals
+from .web.websocket import WebSocketDoor, deny
 
 SHORTEST_DEDUPE = timedelta(minutes=30)  # Deepgram's retries go on for about five; proxies add to that
 PURGE_EVERY = 3600.0  # seconds
+HANDOVER = 0.5  # seconds in which another process, which looks every 0.1 s, becomes the owner
 IDLE_LOOK = 0.01  # seconds between looks whether there is anything left to do
 
 T = TypeVar("T")
@@ -87,7 +89,7 @@ class Receiver(TakesHandlers):
         self._auth = _checked_auth(auth)
         self._open_inbox = _opener(inbox)
         self._retry = retry
-        self._limits = limits
+        self.limits = limits
         self._dedupe_for = timedelta(seconds=seconds(dedupe_for, "dedupe_for"))
         self._keep = timedelta(seconds=seconds(keep, "keep"))
         self._endings = Endings(idle=seconds(stream_idle, "stream_idle"))
@@ -98,7 +100,6 @@ class Receiver(TakesHandlers):
         self._users = 0  # of `running`
         self._start = asyncio.Lock()
         self._stopped = False
-        self._told_of_websockets = False
         self.made_at = _caller()
         _check(self, ack, dedupe_for=self._dedupe_for, concurrency=concurrency)
         _register(self)
@@ -148,11 +149,12 @@ class Receiver(TakesHandlers):
             self._emit(SetupDoubtful(advice))
         inbox = self._open_inbox(self.name, self._emit, self._endings)
         await inbox.open()
-        intake = Intake(inbox, self._auth, self._limits, ack=self._ack, emit=self._emit, now=_now)
+        intake = Intake(inbox, self._auth, self.limits, ack=self._ack, emit=self._emit, now=_now)
         door = HttpDoor(intake, self.refusals, emit=self._emit, now=_now)
-        running = _Running(inbox, door, asyncio.get_running_loop())
+        sockets = WebSocketDoor(intake, self.refusals, receiver=self.name, emit=self._emit, now=_now)
+        running = _Running(inbox, door, sockets, asyncio.get_running_loop())
         if self._handlers:
-            self._begin_dispatch(running)
+            self._begin_work(running)
         return running
 
     def _advice(self) -> Iterator[str]:
@@ -160,14 +162,19 @@ class Receiver(TakesHandlers):
         yield from self._auth.warnings()
         if all(auth.reads_body for auth in self._auth.candidates):
             yield (
-                "ExtraAuth alone refuses what carries no extra (read, speech, failures, SpeechStarted, UtteranceEnd), "
-                "and Deepgram gives that up after ten tries; write BasicAuth(user, password) | ExtraAuth(secret)"
+                "ExtraAuth alone refuses what carries no extra (WebSockets, read, speech, failures, SpeechStarted, "
+                "UtteranceEnd), and Deepgram gives that up after ten tries; "
+                "write BasicAuth(user, password) | ExtraAuth(secret)"
             )
         if self._ack == "handled" and not self._handlers:
             yield (
                 'ack="handled" waits for handlers, and this receiver has none: unless another process has, every '
                 'callback is answered 503; write ack="stored"'
             )
+
+    def _begin_work(self, running: _Running) -> None:
+        self._begin_dispatch(running)
+        running.spawn(self._purge(running.inbox))
 
     def _begin_dispatch(self, running: _Running) -> None:
         dispatcher = running.dispatcher = Dispatcher(
@@ -178,8 +185,7 @@ class Receiver(TakesHandlers):
             emit=self._emit,
             roll=random.random,
         )
-        running.spawn(dispatcher.run())
-        running.spawn(self._purge(running.inbox))
+        running.dispatching = running.spawn(dispatcher.run())
 
     async def _purge(self, inbox: Inbox) -> None:
         while True:
@@ -213,24 +219,22 @@ class Receiver(TakesHandlers):
     # --- the ASGI app ---
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            await self._http(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await self._deny(scope, receive, send)
+        if scope["type"] in ("http", "websocket"):
+            await self._take(scope, receive, send)
         elif scope["type"] == "lifespan":
             await lifespan(self.running, receive, send)
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _take(self, scope: Scope, receive: Receive, send: Send) -> None:
         running = self._running
         if running is None or running.loop is not asyncio.get_running_loop():
             running = await self._start_late()
         if running is None:
-            return await answer(send, 503, {"error": "stopped"})
+            return await _say_stopped(scope, receive, send)
         if running.dispatcher is None and self._handlers:  # registered after the start
-            self._begin_dispatch(running)
+            self._begin_work(running)
         running.requests += 1
         try:
-            await running.door(scope, receive, send)
+            await (running.door if scope["type"] == "http" else running.sockets)(scope, receive, send)
         finally:
             running.requests -= 1
 
@@ -244,17 +248,29 @@ class Receiver(TakesHandlers):
             self._emit(StartedLate())
         return running
 
-    async def _deny(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse a WebSocket before it is accepted: this release takes callbacks by POST."""
-        if not self._told_of_websockets:
-            self._told_of_websockets = True
-            self._emit(WebSocketDenied((scope.get("client") or (None,))[0]))
-        await receive()
-        if "websocket.http.response" in scope.get("extensions", {}):
-            await send({"type": "websocket.http.response.start", "status": 501, "headers": []})
-            await send({"type": "websocket.http.response.body", "body": b""})
-        else:
-            await send({"type": "websocket.close", "code": 1011})
+    # --- ending while others go on ---
+
+    @property
+    def live_streams(self) -> int:
+        """How many WebSockets are open, or not wholly stored."""
+        return self._running.sockets.live if self._running else 0
+
+    def drain(self) -> None:
+        """Take no new live stream (503) from now on; those that live go on, and so do POSTs."""
+        if self._running:
+            self._running.sockets.draining = True
+
+    async def step_aside(self) -> None:
+        """Let another process run the handlers, if one waits to; go on storing, and handling if there is none.
+
+        The running handlers have the time to end that they have at a stop.
+        """
+        running = self._running
+        if running is not None and running.dispatcher is not None:
+            await running.stop_dispatch()
+            await running.inbox.step_aside()
+            await asyncio.sleep(HANDOVER)
+            self._begin_dispatch(running)
 
     # --- what the test kit asks of it ---
 
@@ -352,27 +368,37 @@ class Receiver(TakesHandlers):
 class _Running:
     """What exists between start and stop."""
 
-    def __init__(self, inbox: Inbox, door: HttpDoor, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, inbox: Inbox, door: HttpDoor, sockets: WebSocketDoor, loop: asyncio.AbstractEventLoop) -> None:
         self.inbox = inbox
         self.door = door
+        self.sockets = sockets
         self.loop = loop
         self.pid = os.getpid()
         self.dispatcher: Dispatcher | None = None
+        self.dispatching: asyncio.Task[None] | None = None
         self.requests = 0
         self._tasks: list[asyncio.Task[None]] = []
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something until the stop, in a context of its own: not that of the request that started it."""
         self._tasks.append(self.loop.create_task(work, context=Context()))
+        return self._tasks[-1]
 
     async def stop(self) -> None:
         await self._finish_requests()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self.dispatcher is not None:
-            await self.dispatcher.stop()
+        await self.stop_dispatch()
+        await self.sockets.stop()
         await self.inbox.close()
+
+    async def stop_dispatch(self) -> None:
+        """Claim nothing more, and let the running handlers end."""
+        if self.dispatcher is not None and self.dispatching is not None:
+            self.dispatching.cancel()
+            await asyncio.wait([self.dispatching])
+            await self.dispatcher.stop()
 
     async def _finish_requests(self) -> None:
         with suppress(TimeoutError):
@@ -382,6 +408,14 @@ class _Running:
 
 
 _inherited: list[_Running] = []  # from the parent of a fork: held, so that nothing is closed that is still in use there
+
+
+async def _say_stopped(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "http":
+        await answer(send, 503, {"error": "stopped"})
+    else:
+        await receive()
+        await deny(scope, send, Busy("the receiver has stopped"))
 
 
 async def lifespan(running: Callable[[], AbstractAsyncContextManager[None]], receive: Receive, send: Send) -> None:

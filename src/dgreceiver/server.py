@@ -7,7 +7,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
 from types import FrameType
@@ -23,6 +23,7 @@ from .errors import SetupError
 from .receiver import Receiver
 from .web.http import answer
 
+DRAIN = 120.0  # seconds that live streams have to end
 HEAD_SECONDS = 10.0  # for the head of a request, and for a body that nobody waits for any more
 HEAD_BYTES = 64 * 1024
 PATIENCE = 10  # seconds that requests have to end when we stop; who is cut off was not acknowledged
@@ -38,23 +39,32 @@ logger = logging.getLogger("dgreceiver")
 access = logging.getLogger("dgreceiver.access")
 
 
-def serve(receiver: Receiver, *, host: str, port: int) -> None:
-    """Serve a receiver until SIGTERM or SIGINT.
+def serve(receiver: Receiver, *, host: str, port: int, drain: float = DRAIN, reuse_port: bool = False) -> None:
+    """Serve a receiver until SIGTERM or SIGINT, and then its live streams until they end, or for `drain` seconds.
+
+    With `reuse_port` another process may serve at the same address before this one ends, and takes over from it.
 
     Raises: SetupError if the address cannot be listened on, or the inbox not be opened.
     """
-    with listen(host, port) as door:
-        Server(receiver).run(sockets=[door])
+    with listen(host, port, reuse_port=reuse_port) as door:
+        Server(receiver, drain=drain, reuse_port=reuse_port).run(sockets=[door])
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
     """Open the door; whoever comes before the receiver has started waits.
+
+    With `reuse_port` it is opened when the receiver has started: until then another process takes who comes.
+
+    Source: socket(7), SO_REUSEPORT: the kernel spreads new connections over all who listen.
 
     Raises: SetupError if the address is taken, not ours, or not allowed.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        door = socket.create_server((host, port), family=family, backlog=2048)
+        if reuse_port:
+            door = _bind(host, port, family)
+        else:
+            door = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise SetupError(
             f"cannot listen on {_address(host, port)}: {error.strerror}; "
@@ -64,20 +74,51 @@ def listen(host: str, port: int) -> socket.socket:
     return door
 
 
+def _bind(host: str, port: int, family: socket.AddressFamily) -> socket.socket:
+    """A socket that has its address, and on which uvicorn will listen."""
+    door = socket.socket(family)
+    try:
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        door.bind((host, port))
+    except OSError:
+        door.close()
+        raise
+    return door
+
+
 class Server(uvicorn.Server):
     """Runs a receiver and the door to it.
 
     The receiver starts before the door is opened and stops after it has closed, so its lifespan is not uvicorn's to
     run: what cannot start raises.
+
+    uvicorn closes every WebSocket as soon as it is to end, so it hears of that only when the live streams are over.
+
+    Units: `head_seconds` and `drain` are seconds.
     """
 
-    def __init__(self, receiver: Receiver, *, head_seconds: float = HEAD_SECONDS) -> None:
+    def __init__(
+        self,
+        receiver: Receiver,
+        *,
+        head_seconds: float = HEAD_SECONDS,
+        drain: float = DRAIN,
+        reuse_port: bool = False,
+    ) -> None:
         self._receiver = receiver
+        self._drain = drain
+        self._reuse_port = reuse_port
+        self._doors: Sequence[socket.socket] = ()
+        self._ends_at: float | None = None  # by the monotonic clock, since we were told to end
+        self._is_draining = False
+        self._handover: asyncio.Task[None] | None = None
         super().__init__(
             uvicorn.Config(
                 _with_access_log(_with_probes(receiver, self._is_ready)),
                 http=partial(_Protocol, head_seconds=head_seconds),  # type: ignore[arg-type]  # it is only called
                 ws=_SocketProtocol,
+                ws_max_size=receiver.limits.message,
                 ws_ping_interval=20.0,
                 ws_ping_timeout=None,  # a peer whose pong is late is alive, and the connection is its whole stream
                 ws_per_message_deflate=False,  # it costs more memory than all else of a socket
@@ -92,7 +133,11 @@ class Server(uvicorn.Server):
         )
 
     def _is_ready(self) -> bool:
-        return self.started and not self.should_exit and not self._receiver.is_over
+        return self.started and not self._is_ending and not self._receiver.is_over
+
+    @property
+    def _is_ending(self) -> bool:
+        return self.should_exit or self._ends_at is not None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         with self.capture_signals():
@@ -101,14 +146,57 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        for door in sockets or ():
+        self._doors = sockets or ()
+        for door in self._doors:
             logger.info("receiving on http://%s", _address(*door.getsockname()[:2]))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """End in order; a second signal finds the system's own way of ending, which is at once."""
-        self.should_exit = True
+        """Drain, then end in order; a second signal finds the system's own way of ending, which is at once."""
+        self._ends_at = time.monotonic() + self._drain
         for each in HANDLED_SIGNALS:
             signal.signal(each, signal.SIG_DFL)
+
+    async def main_loop(self) -> None:
+        await super().main_loop()
+        if self._handover is not None:
+            self._handover.cancel()
+            await asyncio.wait([self._handover])
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._ends_at is not None and not self._is_draining:
+            await self._begin_to_drain()
+        elif self._ends_at is not None:
+            self._end_if_drained(self._ends_at)
+        return await super().on_tick(counter)
+
+    async def _begin_to_drain(self) -> None:
+        self._is_draining = True
+        self._receiver.drain()
+        if live := self._receiver.live_streams:
+            logger.info("ending when %d live streams have, or in %g s; a second signal ends it now", live, self._drain)
+        if self._reuse_port:
+            await self._close_doors()
+            self._handover = asyncio.create_task(self._receiver.step_aside())
+
+    def _end_if_drained(self, ends_at: float) -> None:
+        live = self._receiver.live_streams
+        if live and time.monotonic() < ends_at:
+            return
+        if live:
+            logger.warning("cut %d live streams: the %g s of --drain are over", live, self._drain)
+        self.should_exit = True
+
+    async def _close_doors(self) -> None:
+        """Leave who comes from now on to another process, but take in all who have come.
+
+        Both loops accept all who wait whenever they look at the door: that is, between two turns.
+        """
+        for _ in range(2):
+            await asyncio.sleep(0)
+        for server in self.servers:
+            server.close()
+        for door in self._doors:
+            door.close()
 
 
 class _Protocol(HttpToolsProtocol):
@@ -182,11 +270,19 @@ class _Protocol(HttpToolsProtocol):
 
 
 class _SocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's protocol, which takes a refusal for a handshake that was left open, and logs an error."""
+    """uvicorn's protocol, less two faults.
+
+    It takes a refusal for a handshake that was left open, and logs an error. And where a frame is too large, it
+    forgets those that came in one piece with it.
+    """
 
     async def send(self, message: Any) -> None:
         await super().send(message)
         self.handshake_complete = self.handshake_complete or self.close_sent
+
+    def handle_parser_exception(self) -> None:
+        self.handle_events()
+        super().handle_parser_exception()
 
 
 def _with_probes(app: ASGIApp, is_ready: Callable[[], bool]) -> ASGIApp:

@@ -45,6 +45,12 @@ def _hint(fact: facts.HandlerFailed) -> str:
     return " (write the handler with def instead of async def: it then runs in a thread, where Django's ORM works)"
 
 
+def _ended(fact: facts.LiveStreamEnded) -> str:
+    told = f"live stream {fact.stream} ended after {fact.seconds:.1f} s, code {fact.code}: {fact.stored} frames stored"
+    lost = fact.frames - fact.stored
+    return f"{told}, {lost} LOST: the inbox could not store them before this process ended" if lost else told
+
+
 def _what(fact: Any) -> str:
     return f"{fact.kind} {fact.request_id or fact.key}"
 
@@ -102,8 +108,17 @@ LINES: dict[type[Fact], tuple[Level, Say]] = {
             f"to handle it:\n{f.paste}"
         ),
     ),
-    facts.WebSocketDenied: (
-        logging.WARNING,
-        lambda _: "denied a WebSocket: this release takes callbacks by POST; submit an http or https callback URL",
+    facts.LiveStreamBegun: (
+        logging.INFO,
+        lambda f: f"live stream {f.stream} began, from {f.peer} (admitted by credential {f.admitted_by})",
     ),
+    facts.LiveStreamSpooling: (
+        logging.WARNING,
+        lambda f: (
+            f"the inbox cannot keep up with live stream {f.stream}: what comes is put aside on disk and stored later; "
+            "nothing is lost while this process lives"
+        ),
+    ),
+    facts.LiveStreamCut: (logging.ERROR, lambda f: f"cut live stream {f.stream}: {f.reason}"),
+    facts.LiveStreamEnded: (lambda f: logging.INFO if f.stored == f.frames else logging.ERROR, _ended),
 }

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dgreceiver.core.callbacks import Callback, Label, digest, identify, load_json
+from dgreceiver.core.callbacks import Callback, Label, digest, identify, lane_of, load_json
 from dgreceiver.core.events import parse
 
 PUBLISHED = Path(__file__).parents[3] / "shared" / "payloads"
@@ -427,3 +427,39 @@ def test_identity_and_the_events_agree_on_the_kind_of_every_published_payload():
     parsed = {name: type(parse(kinds[name], body, headers)).__name__ for name, body, headers in published()}
     assert len(kinds) > 100
     assert parsed == kinds
+
+
+# --- over a WebSocket
+
+
+def frame(number: int, body: object, *, connection: str = "c-1", **fields: Any) -> Callback:
+    return callback(body, {}, connection=connection, frame=number, **fields)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same_key", "same_lane"),
+    [
+        pytest.param(frame(1, b"x"), frame(1, b"x"), True, True, id="the same frame, put again"),
+        pytest.param(frame(1, b"x"), frame(2, b"x"), False, True, id="equal bytes in two frames"),
+        pytest.param(
+            frame(1, live("Results", "r-1")), frame(2, live("Results", "r-1")), False, True, id="equal results"
+        ),
+        pytest.param(frame(1, b"x"), frame(1, b"x", connection="c-2"), False, False, id="two connections"),
+        pytest.param(frame(1, live("Error"), job="j"), frame(2, live("Error"), job="k"), False, True, id="two jobs"),
+        pytest.param(frame(1, live("Results", "r-1")), callback(live("Results", "r-1")), False, False, id="and HTTP"),
+        pytest.param(frame(1, live("Error")), callback(live("Error"), job="c-1"), False, False, id="a job of its name"),
+        pytest.param(frame(1, recorded()), frame(2, recorded()), False, True, id="what looks recorded"),
+    ],
+)
+def test_over_a_websocket_a_frame_is_itself_and_its_connection_is_its_lane(one, other, same_key, same_lane):
+    assert (label(one).key == label(other).key, label(one).lane == label(other).lane) == (same_key, same_lane)
+
+
+def test_a_frame_is_of_the_kind_that_it_shows():
+    shown = [label(frame(1, body)) for body in (live("Results", "r-1"), live("Error"), b"\xff", recorded(), b"")]
+    assert [each.kind for each in shown] == ["LiveResult", "LiveError", "Unknown", "Transcript", "Unknown"]
+    assert [each.request_id for each in shown] == ["r-1", None, None, "r-1", None]
+
+
+def test_the_lane_of_a_connection_belongs_to_its_receiver():
+    assert label(frame(1, b"")).lane == lane_of("c-1", receiver="default") != lane_of("c-1", receiver="other")

@@ -23,10 +23,24 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from dgreceiver import BasicAuth, CallbackMiddleware, Delivery, Event, Receiver, SetupError, Transcript
-from dgreceiver.facts import StartedLate, WebSocketDenied
+from dgreceiver.facts import StartedLate
 from dgreceiver.testing.payloads import transcript
 
-from ..support import PASSWORD, USER, Call, Facts, a_scope, calling, living, new_receiver, piece, post, served, until
+from ..support import (
+    BASIC,
+    PASSWORD,
+    USER,
+    Call,
+    Facts,
+    a_scope,
+    calling,
+    living,
+    new_receiver,
+    piece,
+    post,
+    served,
+    until,
+)
 
 
 async def hello(request: Request) -> PlainTextResponse:
@@ -370,20 +384,15 @@ async def test_what_is_not_the_receivers_passes_untouched(caplog):
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-async def test_a_websocket_is_denied_before_it_is_accepted(caplog):
-    facts = Facts()
-    receiver = new_receiver(hooks=[facts])
-    async with served(starlette(receiver)) as url:
-        for _ in range(2):
-            with pytest.raises(InvalidStatus) as denied:
-                await connect(url.replace("http", "ws") + "/deepgram")
-            assert denied.value.response.status_code == 501
-    assert [fact.peer for fact in facts.of(WebSocketDenied)] == ["127.0.0.1"]
-    assert caplog.text.count("denied a WebSocket: this release takes callbacks by POST") == 1
-
-
-async def test_a_websocket_is_closed_where_the_server_cannot_answer_it():
+async def test_a_websocket_on_the_path_is_the_receivers():
     receiver = new_receiver()
-    scope = {**a_scope(), "type": "websocket", "extensions": {}}
-    call = await Call({"type": "websocket.connect"})(receiver, scope)
-    assert call.sent == [{"type": "websocket.close", "code": 1011}]
+    heard = heard_by(receiver)
+    async with served(starlette(receiver)) as url:
+        address = url.replace("http://", "ws://")
+        with pytest.raises(InvalidStatus) as denied:
+            await connect(f"{address}/deepgram/calls")
+        assert denied.value.response.status_code == 401
+        async with connect(f"{address}/deepgram/calls", additional_headers={"authorization": BASIC}) as socket:
+            await socket.send('{"type":"SpeechStarted"}')
+            await until(lambda: heard)
+    assert (heard[0].path, heard[0].context) == ("/calls", {})

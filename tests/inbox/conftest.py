@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
 
 import pytest
 
@@ -38,18 +36,3 @@ def durable(request, tmp_path, template):
 async def inbox(shelf):
     async with shelf.opened() as opened:
         yield opened
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A folder on a file system of 8 MB of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a small file system")
-    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"cannot mount: {mounted.stderr}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)

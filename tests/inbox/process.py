@@ -52,7 +52,7 @@ async def stream(path: str) -> None:
     """Hold a live stream's socket, as far as the inbox knows."""
     inbox = await opened(path)
     result = b'{"type":"Results","metadata":{"request_id":"r-1"}}'
-    await inbox.put(Callback(result, {}, "/", "", datetime.now(UTC)), socket=True)
+    await inbox.put_frames([Callback(result, {}, "/", "", datetime.now(UTC), connection="c-1", frame=0)])
     say("ready")
     await asyncio.Event().wait()
 

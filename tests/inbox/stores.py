@@ -79,9 +79,9 @@ def transcript(request_id: str, text: str = "hello", **fields: Any) -> Callback:
     return callback(json.dumps(document).encode(), **fields)
 
 
-def message(job: str, text: str = "") -> Callback:
+def message(job: str, text: str = "", **fields: Any) -> Callback:
     """One of a live stream, new each time."""
-    return callback(json.dumps({"type": "SpeechStarted", "text": text}).encode(), job=job)
+    return callback(json.dumps({"type": "SpeechStarted", "text": text}).encode(), job=job, **fields)
 
 
 async def claimed(

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 
+from dgreceiver.core.callbacks import identify, lane_of
 from dgreceiver.errors import InboxError, SetupError
 from dgreceiver.facts import DispatchTaken
 from dgreceiver.inbox.contract import STATES, Erased, Mark
@@ -491,6 +492,74 @@ async def test_a_lane_that_was_worked_off_goes_on(inbox):
     await inbox.put(message("j-1"))
     await end_as(inbox, "done")
     assert await in_states(inbox) == {"done": 2}
+
+
+# --- over a WebSocket ---
+
+
+def frames(*numbers, connection="c-1", text="{}", **fields):
+    return [callback(text.encode(), connection=connection, frame=number, **fields) for number in numbers]
+
+
+async def test_the_frames_of_a_connection_are_stored_and_worked_off_in_their_order(inbox):
+    for some in (range(1, 4), range(4, 200), [200]):
+        put = await inbox.put_frames(frames(*some))
+        assert [each.outcome for each in put] == ["stored"] * len(some)
+    given = [(await end_as(inbox, "done")).key for _ in range(200)]
+    assert given == [identify(each, receiver="default").key for each in frames(*range(1, 201))]
+
+
+async def test_frames_that_may_have_been_stored_are_put_again_without_harm(inbox):
+    first = await inbox.put_frames(frames(1, 2))
+    again = await inbox.put_frames(frames(1, 2, 3))
+    assert [each.outcome for each in again] == ["duplicate", "duplicate", "stored"]
+    assert [(await end_as(inbox, "done")).key for _ in range(3)] == [each.key for each in (*first, again[2])]
+
+
+async def test_large_frames_are_identified_like_small_ones(inbox):
+    put = await inbox.put_frames(frames(1, 2, text="x" * MB))
+    assert [each.key for each in put] == [identify(each, receiver="default").key for each in frames(1, 2)]
+    assert (await inbox.get(put[1].key))[1] == b"x" * MB
+
+
+async def test_frames_that_came_by_a_url_past_its_time_are_dead(inbox):
+    await inbox.put_frames(frames(1, 2), buried="URL expired")
+    assert await in_states(inbox) == {"dead": 2}
+
+
+async def test_of_frames_that_cannot_all_be_stored_none_is(inbox):
+    with pytest.raises(InboxError, match="no Unicode"):
+        await inbox.put_frames([*frames(1, 2), *frames(3, path="/\ud800")])
+    assert await in_states(inbox) == {}
+
+
+async def test_a_socket_that_hangs_up_leaves_its_frames_as_they_are(inbox):
+    await inbox.put_frames(frames(1))
+    await inbox.hang_up(lane_of("c-1", receiver="default"))
+    assert await in_states(inbox) == {"waiting": 1}
+
+
+# --- stepping aside ---
+
+
+async def test_who_steps_aside_lets_another_go_on_with_what_is_not_finished(durable):
+    async with durable.opened() as inbox, durable.opened() as other:
+        await asyncio.gather(*(inbox.put(transcript(f"r-{n}")) for n in range(2)))
+        first, second = [entry for entry, _ in await claimed(inbox)]
+        await inbox.settle(first, "done", SAVED)
+        await inbox.step_aside()
+        [(entry, _)] = await claimed(other)
+        assert (entry.key, entry.crashes) == (second.key, 0)
+        assert await nothing_is_due(inbox)
+
+
+async def test_who_steps_aside_for_nobody_goes_on(inbox):
+    await inbox.step_aside()
+    await inbox.put(transcript("r-1"))
+    before = await entry_of(inbox)
+    await inbox.step_aside()
+    after = await entry_of(inbox)
+    assert (after.key, after.crashes) == (before.key, 0)
 
 
 # --- replaying ---

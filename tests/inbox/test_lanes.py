@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -31,14 +32,15 @@ from .stores import (
 
 IDLE, SETTLING, APART, LOOK = 600.0, 5.0, 30.0, 5.0  # seconds
 DAY = timedelta(days=1)
+SOCKET: dict[str, Any] = {"connection": "c-1", "frame": 0}
 
 
 def lane_of(came):
     return identify(came, receiver="default").lane
 
 
-async def put_all(inbox, *came, socket=False):
-    return [await inbox.put(each, socket=socket) for each in came]
+async def put_all(inbox, *came):
+    return [await inbox.put(each) for each in came]
 
 
 async def ended_stream(inbox, shelf, request_id="r-1", **fields):
@@ -129,8 +131,8 @@ async def test_many_streams_end_at_once(shelf, inbox):
 
 
 async def test_a_stream_that_comes_by_a_socket_ends_when_it_is_hung_up(shelf, inbox):
-    came = [result("r-1", "one"), ending("r-1")]
-    await put_all(inbox, *came, socket=True)
+    came = [result("r-1", "one", **SOCKET), ending("r-1", connection="c-1", frame=1)]
+    await inbox.put_frames(came)
     shelf.clock.now += 10 * IDLE
     await worked_off(inbox)
     assert await wholes(inbox) == []
@@ -140,15 +142,15 @@ async def test_a_stream_that_comes_by_a_socket_ends_when_it_is_hung_up(shelf, in
 
 
 async def test_a_lane_that_is_hung_up_before_it_has_a_name_tells_of_nothing(inbox):
-    await inbox.put(message("j-1"), socket=True)
-    await inbox.hang_up(lane_of(message("j-1")))
+    await inbox.put_frames([message("j-1", **SOCKET)])
+    await inbox.hang_up(lane_of(message("j-1", **SOCKET)))
     await inbox.hang_up("a lane that nothing came by")
     assert [entry.kind for entry, _ in await worked_off(inbox)] == ["SpeechStarted"]
 
 
 async def test_a_socket_whose_process_closed_its_inbox_has_ended(durable):
     async with durable.opened() as inbox:
-        await inbox.put(result("r-1", "one"), socket=True)
+        await inbox.put_frames([result("r-1", "one", **SOCKET)])
     durable.clock.now += LOOK
     async with durable.opened() as inbox:
         await worked_off(inbox)
@@ -157,12 +159,12 @@ async def test_a_socket_whose_process_closed_its_inbox_has_ended(durable):
 
 async def test_a_socket_of_another_process_that_lives_goes_on(durable):
     async with durable.opened() as holder, durable.opened() as owner:
-        await holder.put(result("r-1", "one"), socket=True)
+        await holder.put_frames([result("r-1", "one", **SOCKET)])
         for _ in range(3):
             durable.clock.now += LOOK
             await worked_off(owner)
         assert await wholes(owner) == []
-        await holder.hang_up(lane_of(result("r-1")))
+        await holder.hang_up(lane_of(result("r-1", **SOCKET)))
         [(entry, _)] = await worked_off(owner)
         assert entry.kind == "LiveTranscript"
 
@@ -409,11 +411,11 @@ async def test_the_messages_of_a_stream_are_kept_until_its_whole_has_settled(she
 
 
 async def test_the_messages_of_a_stream_that_goes_on_are_kept(shelf, inbox):
-    await inbox.put(result("r-1", "one"), socket=True)
+    await inbox.put_frames([result("r-1", "one", **SOCKET)])
     await worked_off(inbox)
     shelf.clock.now += 2 * 86_400
     await inbox.purge(keep=DAY, dedupe_for=DAY)
-    await inbox.hang_up(lane_of(result("r-1")))
+    await inbox.hang_up(lane_of(result("r-1", **SOCKET)))
     [(entry, _)] = await worked_off(inbox)
     assert await told(inbox, entry) == ("one", False, 0)
 

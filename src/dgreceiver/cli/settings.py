@@ -19,12 +19,14 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080  # one that Deepgram calls
+    drain: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 120.0  # seconds
+    reuse_port: bool = False
     inbox: str | None = None
     name: str | None = None
     public_url: str | None = None
 
 
-def settings(**options: str | int | None) -> Settings:
+def settings(**options: str | float | None) -> Settings:
     """The environment's settings, and before them the options that were given.
 
     Raises: SetupError for what cannot be read; it names the setting, not the value.

@@ -43,6 +43,8 @@ class Callback(msgspec.Struct, frozen=True, gc=False):
     received_at: datetime  # aware, UTC
     job: str | None = None  # what was signed into the URL, if anything was
     context: Mapping[str, Any] | None = None
+    connection: str | None = None  # the WebSocket that it came over, if it did
+    frame: int = 0  # its number there, from 1
 
     @property
     def target(self) -> str:
@@ -123,8 +125,16 @@ def identify(callback: Callback, *, receiver: str) -> Label:
     sends no delivery id (docs/callback), so the key has to come from the content.
     """
     shape = _shape(callback)
+    if callback.connection is not None:
+        key = _key(receiver, LIVE, "frame", callback.connection, str(callback.frame))
+        return Label(shape.kind, shape.request_id, key, lane_of(callback.connection, receiver=receiver))
     lane, parts, weak = _way(shape, callback, receiver)
     return Label(shape.kind, shape.request_id, _key(receiver, *parts), lane, weak)
+
+
+def lane_of(connection: str, *, receiver: str) -> str:
+    """The lane of all that comes over one WebSocket: a socket is one stream, whatever its messages say."""
+    return _key(receiver, LIVE, "lane", "connection", connection)
 
 
 def _way(shape: _Shape, callback: Callback, receiver: str) -> tuple[str | None, tuple[str, ...], bool]:

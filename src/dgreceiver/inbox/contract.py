@@ -124,14 +124,22 @@ class Inbox(Protocol):
         upload: Upload | None = None,
         buried: str | None = None,
         release: Callable[[], None] = lambda: None,
-        socket: bool = False,
     ) -> Stored:
         """Store a callback durably; say whether it is new, a duplicate or a conflict.
 
         With `upload`, the body is what was uploaded; with `buried`, the callback is kept as dead for
-        that reason. With `socket`, its stream goes on until `hang_up`, or until this process ends, however
-        long it is silent. On return it survives a crash, so the sender may be answered. Whoever is cancelled
+        that reason. On return it survives a crash, so the sender may be answered. Whoever is cancelled
         here withdraws nothing; `release` is called when the body is no longer held.
+
+        Raises: InboxError if it could not be stored.
+        """
+
+    async def put_frames(self, frames: Sequence[Callback], *, buried: str | None = None) -> Sequence[Stored]:
+        """Store what came over one WebSocket, in order: all of it durably, or nothing.
+
+        So a frame is never there before the one in front of it. What may have been stored already, because an
+        earlier try ended in doubt, is put again and found to be a duplicate. With `buried`, as for `put`.
+        Their streams go on until `hang_up`, or until this process ends, however long they are silent.
 
         Raises: InboxError if it could not be stored.
         """
@@ -152,6 +160,12 @@ class Inbox(Protocol):
         first unfinished callback. One process at a time is given any (the owner); when it ends, another takes
         over and its leases count as crashes. Empty when the inbox closes. Whoever is cancelled here leaves
         nothing leased.
+        """
+
+    async def step_aside(self) -> None:
+        """Let another process be the owner if one waits for it; the next claim here stands behind it.
+
+        What is leased here and has not ended waits again, without a crash.
         """
 
     async def settle(self, entry: Entry, state: Literal["done", "unhandled"], marks: Mapping[str, Mark]) -> None:

@@ -20,7 +20,7 @@ from ..facts import DispatchTaken, Fact, Hook, InboxFailed
 from ..streams import Endings
 from . import lanes, upkeep
 from .contract import Entry, Erased, Mark, State, Stored, Upload
-from .store import Call, Claim, End, Part, Place, Put, Store, Upkeep, Withdraw, explain
+from .store import Call, Claim, End, Part, Place, Put, PutAll, StepAside, Store, Upkeep, Withdraw, explain
 from .tables import callbacks, parts
 from .upkeep import is_used
 from .writer import Job, Writer
@@ -86,12 +86,18 @@ class SqlInbox:
         upload: Upload | None = None,
         buried: str | None = None,
         release: Callable[[], None] = lambda: None,
-        socket: bool = False,
     ) -> Stored:
         later = upload is not None or len(callback.body) >= IN_THREAD
         label = None if later else identify(callback, receiver=self._receiver)
-        stored: Stored = await self._do(Put(callback, label, upload.name if upload else None, buried, socket), release)
+        stored: Stored = await self._do(Put(callback, label, upload.name if upload else None, buried), release)
         return stored
+
+    async def put_frames(self, frames: Sequence[Callback], *, buried: str | None = None) -> Sequence[Stored]:
+        later = sum(len(frame.body) for frame in frames) >= IN_THREAD
+        labels = (None if later else identify(frame, receiver=self._receiver) for frame in frames)
+        puts = [Put(frame, label, None, buried) for frame, label in zip(frames, labels, strict=True)]
+        await self._do(PutAll(puts))
+        return [put.result for put in puts]
 
     async def hang_up(self, lane: str) -> None:
         await self._insist(
@@ -114,6 +120,9 @@ class SqlInbox:
                 self._writer.tell(Withdraw(claim))
             raise
         return claimed
+
+    async def step_aside(self) -> None:
+        await self._do(StepAside())
 
     async def settle(self, entry: Entry, state: Literal["done", "unhandled"], marks: Mapping[str, Mark]) -> None:
         await self._insist(End(entry, state, marks))

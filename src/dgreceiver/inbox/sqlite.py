@@ -91,6 +91,9 @@ class SqliteFile:
         """A lock that an incarnation holds while it lives; it is made and removed while `write` is held."""
         return FileLock(self._path.with_name(f"{self._path.name}.alive-{incarnation}"))
 
+    def disown(self) -> None:
+        self._owner.release()
+
     def check_room(self) -> None:
         disk = os.statvfs(self._path.parent)
         free = disk.f_bavail * disk.f_frsize
@@ -182,6 +185,9 @@ class SqliteMemory:
 
     def is_gone(self, incarnation: str) -> bool:
         return True
+
+    def disown(self) -> None:
+        """Nobody else is there."""
 
     def check_room(self) -> None:
         """Memory is bounded by what may be in flight, not here."""

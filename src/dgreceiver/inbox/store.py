@@ -111,11 +111,25 @@ class Put(Job):
     label: Label | None
     upload: str | None
     buried: str | None
-    socket: bool = False  # it came by a socket, with which its stream ends
 
     @property
     def weight(self) -> int:
         return len(self.callback.body)
+
+    @property
+    def puts(self) -> Sequence[Put]:
+        return (self,)
+
+
+@dataclass(slots=True, eq=False)
+class PutAll(Job):
+    """Store callbacks in order, all of them or none; each put has its own result."""
+
+    puts: Sequence[Put]
+
+    @property
+    def weight(self) -> int:
+        return sum(put.weight for put in self.puts)
 
 
 @dataclass(slots=True, eq=False)
@@ -160,6 +174,11 @@ class Withdraw(Job):
 
 
 @dataclass(slots=True, eq=False)
+class StepAside(Job):
+    """Let another process be the owner."""
+
+
+@dataclass(slots=True, eq=False)
 class Call(Job):
     """Something rarer, in a transaction of its own."""
 
@@ -196,6 +215,9 @@ class Place(Protocol):
 
     def is_gone(self, incarnation: str) -> bool:
         """Whether an incarnation that was stood for has ended."""
+
+    def disown(self) -> None:
+        """Let another process dispatch."""
 
     def check_room(self) -> None:
         """Raises: InboxError if there is too little room for anything new."""
@@ -269,8 +291,8 @@ class Store:
 
     def transact(self, jobs: Sequence[Job]) -> Sequence[Job]:
         finished = self._take_up(jobs)
-        batch = [job for job in jobs if isinstance(job, Put | Part | End)]
-        rarer = [job for job in jobs if isinstance(job, Call | Upkeep)]
+        batch = [job for job in jobs if isinstance(job, Put | PutAll | Part | End)]
+        rarer = [job for job in jobs if isinstance(job, Call | Upkeep | StepAside)]
         if self._claim and not self._owns:  # also while there is no pause in what comes in
             self._take_over()
         writable = self._admit(batch)
@@ -383,7 +405,7 @@ class Store:
     def _write(self, connection: Connection, jobs: Sequence[Job]) -> None:
         """What comes in, what ends, what is claimed: the transaction of every day."""
         now = self._clock()
-        puts = [job for job in jobs if isinstance(job, Put)]
+        puts = [put for job in jobs if isinstance(job, Put | PutAll) for put in job.puts]
         uploaded = [job for job in jobs if isinstance(job, Part)]
         ends = [job for job in jobs if isinstance(job, End)]
         if uploaded:
@@ -408,9 +430,11 @@ class Store:
             return [job for job in jobs if isinstance(job, End)]
         return jobs
 
-    def _do_alone(self, job: Call | Upkeep) -> None:
+    def _do_alone(self, job: Call | Upkeep | StepAside) -> None:
         if isinstance(job, Upkeep):
             self._maintain(job)
+        elif isinstance(job, StepAside):
+            self._step_aside()
         else:
             self._attempt([job], lambda connection, _: job.run(connection))
 
@@ -479,7 +503,7 @@ class Store:
         for (lane, name), its in heard.items():
             stream = known[lane].get(name) or Stream(lane, name, begun=its[0].n or 0, changed=now)
             closes = any(new.label.kind == LAST for new in its)
-            holder = self._stand() if its[-1].put.socket else None
+            holder = self._stand() if its[-1].put.callback.connection else None
             changed.append(self._endings.heard(stream, now, closes=closes, holder=holder))
         lanes.save_streams(connection, self._receiver, changed)
 
@@ -629,6 +653,12 @@ class Store:
             return
         self._owns = True
         self._took_over(recovered)
+
+    def _step_aside(self) -> None:
+        if self._owns:
+            self._attempt([], self._give_back)
+            self._place.disown()
+            self._owns = False
 
     def _lease(self, connection: Connection, claim: Claim, now: float) -> None:
         room = claim.room

@@ -11,9 +11,9 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from ..errors import DgreceiverError, Disconnected, InboxError, MethodNotAllowed, NoWebSocket, Refused
-from ..facts import CallbackRefused, Hook
+from ..facts import Hook
 from .intake import Arrival, Intake
-from .refusals import Refusal, Refusals
+from .refusals import Refusals, refuse
 
 # Deepgram comes again 30 s later, whatever is said here; a proxy in between may listen.
 EXTRA_HEADERS = {
@@ -47,21 +47,19 @@ class HttpDoor:
             await answer(send, 200, {"status": stored.outcome, "request_id": stored.request_id})
 
     async def _refuse(self, scope: Scope, send: Send, error: DgreceiverError) -> None:
-        status, peer = error.status, (scope.get("client") or (None,))[0]
-        self._refusals.add(Refusal(self._now(), status, str(error), peer))
-        self._emit(CallbackRefused(status, str(error), peer))
+        refuse(self._refusals, scope, error, emit=self._emit, at=self._now())
         if not isinstance(error, Disconnected):
-            await answer(send, status, {"error": HTTPStatus(status).phrase.lower()})
+            await answer(send, error.status, {"error": HTTPStatus(error.status).phrase.lower()})
 
 
-async def answer(send: Send, status: int, content: dict[str, str | None]) -> None:
-    """Answer in JSON."""
+async def answer(send: Send, status: int, content: dict[str, str | None], *, way: str = "http.response") -> None:
+    """Answer in JSON; a WebSocket that is not accepted is answered by way of `websocket.http.response`."""
     body = _encode(content)
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if status in EXTRA_HEADERS:
         headers.append(EXTRA_HEADERS[status])
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": f"{way}.start", "status": status, "headers": headers})
+    await send({"type": f"{way}.body", "body": body})
 
 
 def _no_callback(scope: Scope) -> Refused:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
+from uuid import uuid4
 
 import msgspec
 
@@ -17,6 +18,7 @@ from ..errors import Empty, Encoded, SetupError, TooLarge, Unauthorized, Unfinis
 from ..facts import CallbackStored, Hook, URLReused, WeakIdentity
 from ..inbox.contract import Inbox, Stored, Upload
 from .room import PATIENCE, Lease, Room
+from .spool import Frame
 from .watch import Watch
 
 MIB = 1024 * 1024
@@ -25,6 +27,10 @@ KEPT_HEADERS = 16 * 1024  # bytes of headers that are kept
 STRANGERS = 8  # they share an eighth of the room
 REMEMBERED_JOBS = 10_000
 HANDLED_WITHIN = 8.0  # seconds that a sender waits for the handlers; Deepgram's own patience is 10 or more
+
+# What a refusal leads to.
+RETRIES = "a retry comes in 30 s, the last about 5 minutes after the first"
+NO_RETRY = "nothing comes of this stream any more: Deepgram ends one whose callback it cannot reach"
 
 REPORTED = ""  # in place of the id of a job whose second request has been reported
 
@@ -66,6 +72,29 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
     path: str  # below where the receiver stands
     query: str
     read: Read
+
+
+class Connection(msgspec.Struct, frozen=True):
+    """A WebSocket that was admitted: what all that comes over it shares."""
+
+    id: str
+    admission: Admission
+    headers: Mapping[str, str]  # of the handshake, as far as they are kept
+    path: str
+    query: str
+
+    def callback(self, frame: Frame) -> Callback:
+        return Callback(
+            body=frame.data,
+            headers=self.headers,
+            path=self.path,
+            query=self.query,
+            received_at=frame.received_at,
+            job=self.admission.job,
+            context=self.admission.context,
+            connection=self.id,
+            frame=frame.number,
+        )
 
 
 class Head(msgspec.Struct, frozen=True, gc=False):
@@ -114,7 +143,7 @@ class Intake:
         received_at = self._now()
         admission = self._auth.admit(arrival.headers, now=received_at.timestamp())
         if admission is None and not self._auth.reads_body:
-            raise Unauthorized(_why_unauthorized(arrival.headers))
+            raise Unauthorized(_why_unauthorized(arrival.headers, RETRIES))
         head = read_head(arrival.headers)
         limit = self._limit(head)
         lease = await (self._room if admission else self._strangers_room).take(
@@ -127,12 +156,42 @@ class Intake:
         except BaseException:
             lease.give_back()
             raise
-        late = "URL expired" if admission.expired else None
-        stored = await self._inbox.put(callback, upload=upload, buried=late, release=lease.give_back)
+        stored = await self._inbox.put(callback, upload=upload, buried=_late(admission), release=lease.give_back)
         self._report(stored, admission)
         if self._ack == "handled" and stored.outcome != "conflict":
             await self._see_handled(stored)
         return stored
+
+    def connect(self, headers: Headers, path: str, query: str) -> Connection:
+        """Admit a WebSocket by its handshake, which an ExtraAuth has nothing to say to.
+
+        Raises: Unauthorized if nothing else admits it.
+        """
+        admission = self._auth.admit(headers, now=self._now().timestamp())
+        if admission is None:
+            raise Unauthorized(_why_unauthorized(headers, NO_RETRY))
+        kept = {name: value for name, value in read_head(headers).kept.items() if name != "content-type"}
+        return Connection(uuid4().hex, admission, kept, path, query)
+
+    def frame(self, number: int, data: bytes) -> Frame:
+        """What has just come over a WebSocket; a callback secret ends here."""
+        return Frame(number, self._now(), self._auth.redact(data) if self._auth.reads_body else data)
+
+    async def keep(self, connection: Connection, frames: Sequence[Frame]) -> None:
+        """Store frames durably and in order.
+
+        Raises: InboxError if none of them could be stored.
+        """
+        callbacks = [connection.callback(frame) for frame in frames]
+        for stored in await self._inbox.put_frames(callbacks, buried=_late(connection.admission)):
+            self._report(stored, connection.admission)
+
+    async def hang_up(self, lane: str) -> None:
+        """Have the end of a WebSocket noted.
+
+        Raises: InboxError if it could not be.
+        """
+        await self._inbox.hang_up(lane)
 
     def _limit(self, head: Head) -> int:
         if head.encoding not in ("", "identity"):
@@ -277,9 +336,14 @@ def _may_be_empty(head: Head) -> bool:
     return head.is_audio or any(name.startswith("dg-") for name in head.kept)
 
 
-def _why_unauthorized(headers: Headers) -> str:
+def _late(admission: Admission) -> str | None:
+    """Why a callback is dead on arrival, if it is: to refuse it would destroy the only copy."""
+    return "URL expired" if admission.expired else None
+
+
+def _why_unauthorized(headers: Headers, then: str) -> str:
     if any(name == b"authorization" for name, _ in headers):
         found = "the credentials are not ours; put those of the receiver into callback= as user:password@"
     else:
         found = "no credentials; put user:password@ into callback=, or your proxy drops Authorization"
-    return f"{found}; a retry comes in 30 s, the last about 5 minutes after the first"
+    return f"{found}; {then}"

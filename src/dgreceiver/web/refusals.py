@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from starlette.types import Scope
+
+from ..errors import DgreceiverError
+from ..facts import CallbackRefused, Hook
+
 KEPT = 200
 
 
@@ -34,3 +39,16 @@ class Refusals:
 
     def __len__(self) -> int:
         return len(self._kept)
+
+
+def refuse(refusals: Refusals, scope: Scope, error: DgreceiverError, *, emit: Hook, at: datetime) -> None:
+    """Note that a request is not taken, where people look for the reason."""
+    peer = peer_of(scope)
+    refusals.add(Refusal(at, error.status, str(error), peer))
+    emit(CallbackRefused(error.status, str(error), peer))
+
+
+def peer_of(scope: Scope) -> str | None:
+    """The address that called, if the server knows it."""
+    client = scope.get("client")
+    return client[0] if client else None
