@@ -1,4 +1,4 @@
-"""The pytest plugin of dgreceiver: the fixture `deliver`.
+"""The pytest plugin of dgreceiver: the fixtures `deliver` and `emulator`.
 
 It stands beside the package, since every run of pytest in its environment loads it: to import it from within would
 import all of dgreceiver first.
@@ -13,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dgreceiver.testing import Delivered
+    from dgreceiver.testing import Delivered, Emulator
 
 
 @pytest.fixture
@@ -22,3 +22,11 @@ def deliver() -> Callable[..., Delivered]:
     from dgreceiver.testing import deliver
 
     return deliver
+
+
+@pytest.fixture
+def emulator() -> Emulator:
+    """Deepgram's side, not yet served, on a clock that stands still until `emulator.advance(seconds)`."""
+    from dgreceiver.testing import Emulator, SteppedClock
+
+    return Emulator(clock=SteppedClock())

@@ -8,6 +8,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 USE = """
 import asyncio
 import unittest
+import httpx
 import pytest
 from dgreceiver import NoAuth, Receiver, Transcript
 from dgreceiver.testing import deliver as function, transcript
@@ -27,6 +28,26 @@ def test_sync(deliver):
 async def test_async(deliver, anyio_backend):
     await deliver(receiver, transcript("async"))
     assert heard[-1] == ("async", asyncio.get_running_loop())
+
+SUBMISSION = {
+    "params": {"callback": "http://127.0.0.1:9/", "language": "en"},
+    "headers": {"authorization": "Token any"},
+    "json": {"text": "hello"},
+}
+
+def test_emulator_in_sync(emulator):
+    with emulator.running() as url:
+        httpx.post(f"{url}/v1/read", **SUBMISSION)
+        emulator.wait(lambda: emulator.advance(30))
+    assert len(emulator.record.callbacks[0].attempts) == 2
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_emulator_in_async(emulator, anyio_backend):
+    async with emulator.serve() as url, httpx.AsyncClient() as client:
+        await client.post(f"{url}/v1/read", **SUBMISSION)
+        await emulator.advance(30)
+    assert len(emulator.record.callbacks[0].attempts) == 2
 
 class TestUnit(unittest.TestCase):
     def test_sync(self):
@@ -54,4 +75,4 @@ def test_loading_it_imports_nothing_of_the_package(tmp_path):
 def test_it_serves_tests_of_every_kind(tmp_path):
     (tmp_path / "test_use.py").write_text(USE)
     options = ["-q", "-W", "error", *("-p", "no:dgreceiver"), *("-p", "pytest_dgreceiver"), *("-p", "no:cacheprovider")]
-    assert "4 passed" in run("import pytest; pytest.main()", *options, folder=tmp_path)
+    assert "6 passed" in run("import pytest; pytest.main()", *options, folder=tmp_path)

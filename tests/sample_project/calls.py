@@ -3,10 +3,10 @@
 import os
 import sqlite3
 
-from dgreceiver import BasicAuth, Bury, Delivery, Receiver, Transcript, UtteranceEnd
+from dgreceiver import Bury, Delivery, Receiver, SignedAuth, Transcript, UtteranceEnd
 
-receiver = Receiver(auth=BasicAuth("deepgram", os.environ.get("CALLBACK_PASSWORD", "a-long-secret")))
-database = sqlite3.connect(":memory:")
+receiver = Receiver(auth=SignedAuth(os.environ.get("CALLBACK_KEY", "a-key-of-thirty-two-characters-or-more")))
+database = sqlite3.connect(":memory:", check_same_thread=False)  # a def runs in a thread
 database.execute("CREATE TABLE call (id INTEGER, text TEXT)")
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from dgreceiver import SetupError
-from dgreceiver.testing import Clock, SteppedClock
+from dgreceiver.testing import Clock, Emulator, SteppedClock
 from dgreceiver.testing.ids import new_request_id
 
 
@@ -39,6 +39,11 @@ def test_a_clock_has_to_move(speed):
 )
 def test_a_receiver_is_given_real_time(clock, seconds, real):
     assert clock.patience(seconds) == real
+
+
+async def test_only_an_emulator_on_a_clock_that_stands_still_is_advanced():
+    with pytest.raises(SetupError, match=r"write Emulator\(clock=SteppedClock\(\)\)"):
+        await Emulator().advance(30)
 
 
 async def test_a_stepped_clock_wakes_each_at_its_time_and_stands_still_in_between():

@@ -187,13 +187,12 @@ async def test_a_callback_that_cannot_be_called_is_denied(stage):
 
 
 def test_a_program_without_a_loop_has_it_in_a_thread():
-    clock = SteppedClock()
-    emulator = Emulator(clock=clock)
+    emulator = Emulator(clock=SteppedClock())
     with listen("127.0.0.1", 0) as door:
         nobody = f"http://127.0.0.1:{door.getsockname()[1]}/"
     with emulator.running() as url, a_synchronous_client(url, api_key="fake-api-key") as client:
         told = client.listen.v1.media.transcribe_url(url="https://example.com/a.wav", callback=nobody)
-        emulator.wait(lambda: clock.advance(300))
+        emulator.wait(lambda: emulator.advance(300))
         emulator.wait(emulator.idle)
     assert len(emulator.record.of(told.request_id).callbacks[0].attempts) == 11
     with pytest.raises(SetupError, match=r"with emulator\.running\(\) as url"):

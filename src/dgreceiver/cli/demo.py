@@ -7,18 +7,15 @@ import json
 import logging
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from uuid import uuid4
 
 import httpx
 import typer
@@ -29,13 +26,17 @@ from ..errors import SetupError
 from ..receiver import Receiver
 from ..server import listen
 from ..testing import payloads
-from ..testing.payloads import Payload
-from ..testing.target import Target, read_target
+from ..testing.clock import SteppedClock
+from ..testing.emulator import Emulator
+from ..testing.ids import new_request_id
+from ..testing.record import Attempt, Outgoing, Record, Submission
+from ..testing.target import RETRY_WAIT, read_target
 from .output import console
 from .settings import PREFIX
 
 HOST = "127.0.0.1"
 WAITING = 12  # callbacks that wait while the receiver is killed
+MISSED = 3  # callbacks that come while nobody is there
 PATIENCE = 20.0  # seconds that anything may take before the demo calls it lost
 LOOK = 0.03  # seconds between looks at what has happened
 
@@ -43,12 +44,23 @@ LOOK = 0.03  # seconds between looks at what has happened
 APP = "dgreceiver.cli.demo_app:receiver"
 KEY = f"{PREFIX}DEMO_KEY"
 INBOX, LEDGER, HOLD, LOG = "demo.db", "ledger.jsonl", "hold", "receiver.log"
-AWKWARD = "please fail at first"
+AWKWARD = {"fails": True}
+
+RECORDING = {"url": "https://example.com/call.wav"}
+PRODUCTS: Mapping[str, Mapping[str, str]] = {  # where it is submitted, and what; a fault has something else come back
+    "/v1/listen": RECORDING,
+    "/v1/read?language=en": {"text": "The callback is the only copy."},
+    "/v1/speak": {"text": "It is stored before it is acknowledged."},
+    "/v2/speak?model=flux-alexis-en": {"text": "And it is handled once."},
+    "/v1/listen?fault=error": RECORDING,
+    "/v1/listen?fault=broken-json": RECORDING,
+}
 
 
 def demo() -> None:
     """Show callbacks coming in, a lost answer, a failing handler and a kill -9; no account needed."""
-    logging.getLogger("dgreceiver").addHandler(logging.NullHandler())  # what is to be seen is printed
+    for name in ("dgreceiver", "uvicorn"):
+        logging.getLogger(name).addHandler(logging.NullHandler())  # what is to be seen is printed
     with TemporaryDirectory(prefix="dgreceiver-demo-") as folder:
         books = _show(Path(folder), console())
     raise typer.Exit(0 if books.are_right else 1)
@@ -67,50 +79,47 @@ def _show(folder: Path, out: Console) -> Books:
 
 def _every_product(stage: _Stage) -> None:
     stage.say("\nEvery product calls back; each is stored, acknowledged, then handled", "bold")
-    for build in (payloads.transcript, payloads.analysis, payloads.audio, payloads.failure, payloads.unknown):
-        stage.send(build())
+    for path, body in PRODUCTS.items():
+        stage.submit(path, body)
     stage.say("A live stream, over HTTP: all of it by one URL")
-    stream, id_ = stage.job(), str(uuid4())
-    stage.send(payloads.speech_started(), stream)
-    stage.send(payloads.live_result(request_id=id_), stream)
-    stage.send(payloads.utterance_end(), stream)
-    stage.send(payloads.stream_metadata(request_id=id_), stream)
+    stage.stream()
     stage.settle()
 
 
 def _a_lost_answer(stage: _Stage) -> None:
-    stage.say("\nAn answer is lost: Deepgram sends again what was stored already", "bold")
-    payload, job = payloads.transcript("the answer to this is lost"), stage.job()
-    stage.send_and_leave(payload, job)
-    stage.send(payload, job)
+    stage.say("\nAn answer is lost: half a minute later Deepgram sends again what was handled already", "bold")
+    stage.submit("/v1/listen?fault=lost-answer")
+    stage.catch_up()
     stage.settle()
 
 
 def _a_failing_handler(stage: _Stage) -> None:
     stage.say("\nA handler fails: it runs again, and Deepgram never hears of it", "bold")
-    stage.send(payloads.transcript(AWKWARD))
+    stage.submit(context=AWKWARD)
     stage.settle()
 
 
 def _a_crash(stage: _Stage) -> None:
-    stage.say("\nThe handlers are slow, callbacks wait, and the receiver is killed", "bold")
+    stage.say("\nThe handlers are slow, callbacks wait, the receiver is killed, and Deepgram calls on", "bold")
     stage.hold()
-    for number in range(WAITING):
-        stage.send(payloads.transcript(f"waiting {number}"))
+    for _ in range(WAITING):
+        stage.submit()
     stage.kill()
+    for _ in range(MISSED):
+        stage.submit()
+    stage.later()
     stage.let_go()
     stage.start()
     stage.settle()
 
 
 def _tell_sum(stage: _Stage) -> None:
-    books = stage.books
+    books, record = stage.books, stage.books.record
     stage.say("\nThe sum", "bold")
     for title, number in (
-        ("sent", books.sent),
-        ("acknowledged", books.acknowledged),
-        ("broken off before the answer", books.broken_off),
-        ("duplicates recognised", books.duplicates),
+        ("submitted", len(record.submissions)),
+        ("called back", len(record.callbacks)),
+        ("attempts it took", sum(len(outgoing.attempts) for outgoing in record.callbacks)),
         ("callbacks acknowledged", len(books.promised)),
         ("of these handled once", books.once),
         ("handled twice", books.twice),
@@ -121,14 +130,14 @@ def _tell_sum(stage: _Stage) -> None:
 
 @dataclass(slots=True)
 class Books:
-    """What the sender saw, and what the handlers entered into their ledger: kept apart, compared at the end."""
+    """Deepgram's side and ours: kept apart, compared at the end."""
 
-    sent: int = 0
-    acknowledged: int = 0
-    broken_off: int = 0
-    duplicates: int = 0
-    promised: set[str] = field(default_factory=set)  # digests of the bodies that were acknowledged
-    handled: Counter[str] = field(default_factory=Counter)  # by digest
+    record: Record
+    handled: Counter[str] = field(default_factory=Counter)  # what the handlers entered into their ledger, by digest
+
+    @property
+    def promised(self) -> set[str]:
+        return {outgoing.digest for outgoing in self.record.acknowledged}
 
     @property
     def once(self) -> int:
@@ -144,16 +153,17 @@ class Books:
 
     @property
     def are_right(self) -> bool:
-        """Whether all that was sent was acknowledged in the end, and all that was acknowledged handled once."""
-        answered = self.acknowledged == self.sent - self.broken_off
-        return answered and self.duplicates == self.broken_off and self.once == len(self.promised) > 0 == self.twice
+        """Whether all that was submitted was called back, acknowledged, and handled once."""
+        answered = all(submission.acknowledged for submission in self.record.submissions)
+        return answered and self.once == len(self.record.callbacks) > 0 == self.twice
 
 
 @contextmanager
 def _stage(folder: Path, out: Console) -> Iterator[_Stage]:
-    """The stage, with a receiver on it until the end."""
-    with httpx.Client(timeout=PATIENCE, trust_env=False) as client:
-        stage = _Stage(folder, out, client)
+    """The stage, with Deepgram and a receiver on it until the end."""
+    emulator = Emulator(clock=SteppedClock())  # so that nothing is given up while the receiver starts
+    with emulator.running() as deepgram, httpx.Client(base_url=deepgram, timeout=PATIENCE, trust_env=False) as client:
+        stage = _Stage(folder, out, emulator, client)
         try:
             stage.start()
             yield stage
@@ -162,21 +172,22 @@ def _stage(folder: Path, out: Console) -> Iterator[_Stage]:
 
 
 class _Stage:
-    """The sender, the folder in which the receiver works, and what is told of both."""
+    """Deepgram, the folder in which the receiver works, and what is told of both."""
 
-    def __init__(self, folder: Path, out: Console, client: httpx.Client) -> None:
+    def __init__(self, folder: Path, out: Console, emulator: Emulator, client: httpx.Client) -> None:
         with listen(HOST, 0) as door:
             self._port: int = door.getsockname()[1]  # free, and so it stays if nobody is quick
         self._key, self._url = secrets.token_urlsafe(32), f"http://{HOST}:{self._port}/"
-        self.books = Books()
+        self.books = Books(emulator.record)
         self._folder = folder
         self._hold, self._ledger, self._log = folder / HOLD, folder / LEDGER, folder / LOG
         self._children: list[subprocess.Popen[bytes]] = []  # all that the demo ends
         self._out = out
-        self._client = client
+        self._emulator, self._client = emulator, client
         self._twin = Receiver(  # of the one in the other process
             auth=SignedAuth(self._key), inbox=f"sqlite:///{folder / INBOX}", name="demo", public_url=self._url
         )
+        self._told: set[tuple[str, int]] = set()  # attempts, by digest and number
         self._read = 0  # bytes of the ledger
 
     def say(self, text: str, style: str = "") -> None:
@@ -205,7 +216,7 @@ class _Stage:
         if self._children[-1].poll() is not None:
             raise SetupError(f"the demo's receiver did not start: {self._log.read_text()[-500:]}")
         try:
-            return (self._client.get(f"{self._url}readyz")).is_success
+            return self._client.get(f"{self._url}readyz").is_success
         except httpx.TransportError:
             return False
 
@@ -230,73 +241,81 @@ class _Stage:
 
     # --- Deepgram's side ---
 
-    def job(self) -> Target:
-        """A callback URL, as for each submission."""
-        return read_target(self._twin.callback_url(local=True))
+    def submit(
+        self, path: str = "/v1/listen", body: Mapping[str, str] = RECORDING, context: Mapping[str, bool] = {}
+    ) -> None:
+        """Submit something, and wait until the first attempt to call back was made."""
+        url = httpx.URL(path).copy_add_param("callback", self._twin.callback_url(context, local=True))
+        self._client.post(url, headers={"authorization": "Token any"}, json=body).raise_for_status()
+        self.later(0)
 
-    def send(self, payload: Payload, to: Target | None = None) -> None:
-        to, begun = to or self.job(), time.perf_counter()
-        response = self._client.post(to.url, content=payload.body, headers={**payload.headers, **to.headers})
-        taken = {_digest(payload)} if response.is_success else set()
-        said = response.json().get("status", "refused")
-        self.books.sent += 1
-        self.books.acknowledged += len(taken)
-        self.books.promised |= taken
-        self.books.duplicates += said == "duplicate"
-        took = (time.perf_counter() - begun) * 1000
-        self._tell_sent(payload, f"{response.status_code} {said}, {took:.0f} ms")
+    def stream(self) -> None:
+        """Send the messages of a live stream; entered by hand, since the emulator takes no live audio."""
+        to, now = read_target(self._twin.callback_url(local=True)), self._emulator.clock.now()
+        stream = Submission(new_request_id(now), "/v1/listen", now, "LiveResult", "POST", to.shown, None)
+        self.books.record.submissions.append(stream)
+        for message in (
+            payloads.speech_started(),
+            payloads.live_result(request_id=stream.request_id),
+            payloads.utterance_end(),
+            payloads.stream_metadata(request_id=stream.request_id),
+        ):
+            headers = {**message.headers, **to.headers}
+            stream.send(message).note(now, self._client.post(to.url, content=message.body, headers=headers).status_code)
+            self.look()
+
+    def later(self, seconds: float = RETRY_WAIT) -> None:
+        """Let some of Deepgram's time pass, and show what came of it."""
+        self._emulator.wait(lambda: self._emulator.advance(seconds))
         self.look()
-
-    def send_and_leave(self, payload: Payload, to: Target) -> None:
-        """Deliver a callback whole, and be gone without having read the answer."""
-        with socket.create_connection((HOST, self._port)) as connection:
-            connection.sendall(_as_request(payload, to))
-            self.books.sent += 1
-            self.books.broken_off += 1
-            self._tell_sent(payload, "the connection breaks before the answer is read")
-            _come_true(lambda: self._are_handled({_digest(payload)}))
-
-    def _tell_sent(self, payload: Payload, outcome: str) -> None:
-        self.say(f"  -> {payload.kind:<15} {len(payload.body):>6} bytes  {outcome}")
 
     # --- our side ---
 
+    def catch_up(self) -> None:
+        """Wait until all that was called back has been handled."""
+        _come_true(self._is_handled)
+
     def settle(self) -> None:
-        """Wait until all that was promised has been handled, and the inbox knows it."""
-        _come_true(lambda: self._are_handled(self.books.promised))
+        """Let time pass until all is acknowledged, and wait until it has been handled, and the inbox knows it."""
+        _come_true(self._is_acknowledged)
+        self.catch_up()
         _come_true(lambda: asyncio.run(self._is_idle()))
+
+    def _is_acknowledged(self) -> bool:
+        self.later()
+        return all(submission.acknowledged for submission in self.books.record.submissions)
 
     async def _is_idle(self) -> bool:
         async with self._twin.opened() as inbox:
             return not await inbox.busy()
 
-    def _are_handled(self, digests: set[str]) -> bool:
+    def _is_handled(self) -> bool:
         self.look()
-        return digests <= self.books.handled.keys()
+        return {outgoing.digest for outgoing in self.books.record.callbacks} <= self.books.handled.keys()
 
     def look(self) -> None:
-        """Show what is new in the ledger."""
-        for entry in self._news():
+        """Show what is new in both books."""
+        for outgoing, number, attempt in self._calls():
+            told, style = attempt.status or attempt.note, "" if attempt.acknowledged else "yellow"
+            self.say(f"  -> {outgoing.kind:<15} {outgoing.size:>6} bytes  attempt {number}: {told}", style)
+        for entry in self._entries():
             if entry["what"] == "handled":
                 self.books.handled[entry["digest"]] += 1
             style = "green" if entry["what"] == "handled" else "yellow"
             self.say(f"  <- {entry['kind']:<15} {entry['what']}, attempt {entry['attempt']}", style)
 
-    def _news(self) -> Iterator[dict[str, str]]:
+    def _calls(self) -> Iterator[tuple[Outgoing, int, Attempt]]:
+        for outgoing in self.books.record.callbacks:
+            for number, attempt in enumerate(outgoing.attempts, 1):
+                if (outgoing.digest, number) not in self._told:
+                    self._told.add((outgoing.digest, number))
+                    yield outgoing, number, attempt
+
+    def _entries(self) -> Iterator[dict[str, str]]:
         written = self._ledger.read_bytes()[self._read :] if self._ledger.exists() else b""
         whole = written[: written.rfind(b"\n") + 1]  # the last line may be on its way
         self._read += len(whole)
         return map(json.loads, whole.splitlines())
-
-
-def _digest(payload: Payload) -> str:
-    return sha256(payload.body).hexdigest()
-
-
-def _as_request(payload: Payload, to: Target) -> bytes:
-    headers = {**payload.headers, **to.headers, "host": HOST, "content-length": str(len(payload.body))}
-    lines = ["POST / HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
-    return "\r\n".join(lines).encode() + payload.body
 
 
 def _come_true(condition: Callable[[], bool], *, within: float = PATIENCE) -> None:

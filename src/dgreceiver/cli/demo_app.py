@@ -11,23 +11,23 @@ import time
 from hashlib import sha256
 from pathlib import Path
 
-from dgreceiver import Delivery, Event, Receiver, RetryPolicy, SignedAuth, Transcript
+from dgreceiver import Delivery, Event, Receiver, RetryPolicy, SignedAuth
 
 KEY = "DGRECEIVER_DEMO_KEY"  # the variable that holds the key with which the demo's URLs are signed
 INBOX = "sqlite:///demo.db"
 LEDGER = Path("ledger.jsonl")
 HOLD = Path("hold")  # while it is there, every handler waits
-AWKWARD = "please fail at first"  # said in a transcript
+AWKWARD = {"fails": True}  # the context of what is to fail
 
 receiver = Receiver(auth=SignedAuth(os.environ[KEY]), inbox=INBOX, name="demo", retry=RetryPolicy(first_wait=0.3))
 
 
 @receiver.on(Event)
 def enter(event: Event, delivery: Delivery) -> None:
-    """Enter an event into the ledger; at the first attempt, fail on a transcript that asks for it."""
+    """Enter an event into the ledger; at the first attempt, fail on what asks for it."""
     while HOLD.exists():
         time.sleep(0.05)
-    if isinstance(event, Transcript) and event.text == AWKWARD and delivery.attempt == 1:
+    if delivery.context == AWKWARD and delivery.attempt == 1:
         write("failed", event, delivery)
         raise RuntimeError("as was asked for")
     write("handled", event, delivery)

@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from ..errors import SetupError
 from . import results
-from .clock import Clock
+from .clock import Clock, SteppedClock
 from .delivery import Deliveries, Timeouts
 from .faults import Plan, chooser, fault_named
 from .ids import new_request_id
@@ -115,6 +115,15 @@ class Emulator:
     async def idle(self) -> None:
         """Wait until every callback was acknowledged or given up."""
         await self.clock.idle()
+
+    async def advance(self, seconds: float) -> None:
+        """Let so many seconds pass on a SteppedClock, and all that was to happen in them.
+
+        Raises: SetupError on a clock that moves by itself.
+        """
+        if not isinstance(self.clock, SteppedClock):
+            raise SetupError("advance() is for a clock that stands still; write Emulator(clock=SteppedClock())")
+        await self.clock.advance(seconds)
 
     # --- what is asked for
 

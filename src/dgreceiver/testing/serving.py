@@ -20,8 +20,8 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def served(app: ASGIApp, host: str, port: int) -> AsyncIterator[str]:
-    """The address of an app while it is served from this loop.
+async def served(app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
+    """The address of an app while it is served from this loop; port 0 is any that is free.
 
     Raises: SetupError if the address cannot be listened on.
     """
