@@ -34,23 +34,27 @@ APPS = pytest.mark.parametrize(
     ("app", "form"),
     [
         pytest.param("flask_app", URL, id="flask"),
+        pytest.param("django_app", FILE, id="django"),
     ],
 )
 
 
 class Page(HTMLParser):
-    """What a page says: its transcripts, and the hidden fields of its form."""
+    """What a page says: its transcripts, and where its form goes with which hidden fields."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
         self.tags: list[str] = []
         self.transcripts: list[str] = []
+        self.action = "/"
         self.hidden: dict[str, str] = {}
         self.feed(html)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         found = dict(attributes)
+        if tag == "form":
+            self.action = found.get("action") or self.action
         if found.get("type") == "hidden":
             self.hidden[found["name"] or ""] = found["value"] or ""
 
@@ -71,8 +75,9 @@ class Example:
         return Page(self.browser.get("/").raise_for_status().text)
 
     def submit(self, form: dict[str, Any]) -> None:
-        data = {**self.page().hidden, **form.get("data", {})}
-        assert self.browser.post("/", **{**form, "data": data}).status_code == 303
+        page = self.page()
+        data = page.hidden | form.get("data", {})
+        assert self.browser.post(page.action, **{**form, "data": data}).has_redirect_location
 
     def is_up(self) -> bool:
         assert self.process.poll() is None, self.log
