@@ -35,6 +35,7 @@ APPS = pytest.mark.parametrize(
     [
         pytest.param("flask_app", URL, id="flask"),
         pytest.param("django_app", FILE, id="django"),
+        pytest.param("fastapi_app", FILE, id="fastapi"),
     ],
 )
 
