@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
+from dgreceiver import Receiver
 from dgreceiver.testing import Emulator
 from dgreceiver.testing.clock import Clock
 
@@ -28,6 +29,8 @@ if not os.environ.get("CI"):  # there they have to be installed
         pytest.importorskip(needed, reason=f"{needed} is not installed")
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+DGRECEIVER = (sys.executable, "-m", "dgreceiver")
+ENDED = (0, -signal.SIGTERM)  # uvicorn passes the signal on when it has stopped
 URL = {"data": {"url": "https://example.com/<b>.wav"}}
 FILE = {"files": {"audio": ("<b>.wav", b"RIFF" * 99)}}
 APPS = pytest.mark.parametrize(
@@ -63,6 +66,10 @@ class Page(HTMLParser):
         if self.tags and self.tags[-1] == "blockquote" and text.strip():
             self.transcripts.append(text.strip())
 
+    def shows_one(self) -> None:
+        """One recording, its transcript, and no markup but the page's own."""
+        assert (self.tags.count("article"), len(self.transcripts), self.tags.count("b")) == (1, 1, 0)
+
 
 @dataclass
 class Example:
@@ -83,7 +90,7 @@ class Example:
     def is_up(self) -> bool:
         assert self.process.poll() is None, self.log
         try:
-            return self.browser.get("/").is_success
+            return bool(self.browser.get("/"))
         except httpx.TransportError:
             return False
 
@@ -109,17 +116,15 @@ def a_free_address() -> str:
 
 
 @contextmanager
-def running(app: str, folder: Path, deepgram: str) -> Iterator[Example]:
+def running(command: Sequence[str | Path], folder: Path, **environment: str) -> Iterator[Example]:
+    """An example as a process, told by its environment where to listen."""
     url = a_free_address()
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "DATA": str(folder),
-        "DEEPGRAM_URL": deepgram,
-        "PORT": url.rpartition(":")[2],
-        "PUBLIC_URL": f"{url}/deepgram",
-    }
+    port = url.rpartition(":")[2]
+    bin_first = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    told = {"PATH": bin_first, "PYTHONUNBUFFERED": "1", "PORT": port, "DGRECEIVER_PORT": port, **environment}
+    told["PUBLIC_URL"] = f"{url}/deepgram"
     with (folder / "log.txt").open("wb") as log, httpx.Client(base_url=url, trust_env=False) as browser:
-        process = subprocess.Popen([EXAMPLES / app / "run"], env=environment, stdout=log, stderr=log, cwd=folder)
+        process = subprocess.Popen(command, env=os.environ | told, stdout=log, stderr=log, cwd=folder)
         example = Example(browser, folder, process)
         try:
             until(example.is_up)
@@ -128,19 +133,43 @@ def running(app: str, folder: Path, deepgram: str) -> Iterator[Example]:
             example.stop()
 
 
+def an_app(name: str, folder: Path, deepgram: str) -> AbstractContextManager[Example]:
+    return running([EXAMPLES / name / "run"], folder, DATA=str(folder), DEEPGRAM_URL=deepgram)
+
+
+def minimal(folder: Path) -> AbstractContextManager[Example]:
+    paths = os.pathsep.join((str(EXAMPLES), os.environ.get("PYTHONPATH", "")))
+    return running([*DGRECEIVER, "serve", "minimal:receiver"], folder, PYTHONPATH=paths)
+
+
 @APPS
 @pytest.mark.parametrize("fault", ["duplicate", "lost-answer"])
 async def test_what_is_submitted_by_the_form_is_on_the_page_once(app, form, fault, tmp_path):
     emulator = Emulator(faults=fault, clock=Clock(60))
-    with emulator.running() as deepgram, running(app, tmp_path, deepgram) as example:
-        assert "blockquote" not in example.page().tags
+    receiver = new_receiver(inbox=in_file(tmp_path))  # looks at the app's inbox
+    with emulator.running() as deepgram, an_app(app, tmp_path, deepgram) as example:
+        assert example.page().transcripts == []
         example.submit(form)
         emulator.wait(emulator.idle)
-        assert sum(len(callback.attempts) for callback in emulator.record.callbacks) > 1
-        receiver = new_receiver(inbox=in_file(tmp_path))
         await until_state(receiver, "done")
-        page = example.page()
-        assert (len(page.transcripts), page.tags.count("article"), "b" in page.tags) == (1, 1, False)
-        assert example.stop() in (0, -signal.SIGTERM)
-    assert len(await entries_of(receiver)) == 1
+        assert sum(len(callback.attempts) for callback in emulator.record.callbacks) > 1
+        example.page().shows_one()
+        await handle_again(receiver)
+        example.page().shows_one()
+        assert example.stop() in ENDED
     assert re.findall("Traceback|ERROR|WARNING", example.log) == []
+
+
+async def handle_again(receiver: Receiver) -> None:
+    """Have the handler run once more, as if its process had died before its end was noted."""
+    [entry] = await entries_of(receiver)
+    assert await receiver.replay(key=entry.key) == 1
+    await until_state(receiver, "done")
+
+
+def test_the_five_lines_print_what_was_said(tmp_path):
+    with minimal(tmp_path) as example:
+        url = str(example.browser.base_url).replace("//", "//deepgram:for-development-only@")
+        subprocess.run([*DGRECEIVER, "send", "transcript", "--request-id", "r-1", "--to", url], check=True)
+        until(lambda: "\nr-1 hello world\n" in example.log)
+        assert example.stop() in ENDED
