@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
 from ..errors import SetupError
 from . import results
@@ -25,7 +25,7 @@ from .clock import Clock
 from .delivery import Deliveries, Timeouts
 from .faults import Plan, chooser, fault_named
 from .ids import new_request_id
-from .live import Back, Frames, Gone, Outlet, Posts, Stream, connect
+from .live import LEFT, Back, Frames, Gone, Outlet, Posts, Stream, connect
 from .payloads import Payload
 from .record import Record, Refusal, Submission
 from .results import Invalid, Options
@@ -181,7 +181,7 @@ class Emulator:
         except Gone as error:
             code = KILLED
             self.record.refusals.append(Refusal(self.clock.now(), socket.url.path, code, str(error)))
-        with suppress(WebSocketDisconnect, RuntimeError):  # the submitter may have closed it
+        with suppress(*LEFT):
             await socket.close(code)
 
     async def _outlet(

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
 
 
+LEFT = (WebSocketDisconnect, RuntimeError)  # what Starlette raises where a submitter has left: now one, now the other
+
+
 class Gone(Exception):
     """Nobody takes messages any more; says why."""
 
@@ -53,7 +56,7 @@ class Back:
     socket: WebSocket
 
     async def send(self, payload: Payload, way: Way) -> None:
-        with suppress(WebSocketDisconnect):  # who does not wait for the rest has no use for it
+        with suppress(*LEFT):  # who does not wait for the rest has no use for it
             await self.socket.send_text(payload.body.decode())
 
     async def broken(self) -> None:

@@ -235,13 +235,14 @@ def json_payload(kind: str, document: Mapping[str, Any]) -> Payload:
 
 
 def _json(kind: str, fields: Mapping[str, Any], /, **own: Any) -> Payload:
-    return json_payload(kind, _merged(own, fields))
+    return json_payload(kind, merged(own, fields))
 
 
-def _merged(own: Any, given: Any) -> Any:
+def merged(own: Any, given: Any) -> Any:
+    """What is given, in place of what is there; into a mapping a mapping is merged."""
     if not (isinstance(own, Mapping) and isinstance(given, Mapping)):
         return given
-    return {**own, **{name: _merged(own.get(name), value) for name, value in given.items()}}
+    return {**own, **{name: merged(own.get(name), value) for name, value in given.items()}}
 
 
 def _lines(text: str, speakers: int | None, *, start: float, confidence: float) -> list[list[dict[str, Any]]]:
