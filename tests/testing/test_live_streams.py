@@ -50,4 +50,6 @@ def test_nobody_need_say_anything():
 
 @pytest.mark.parametrize("complete", [True, False])
 def test_a_field_of_it_is_replaced(complete):
-    assert deliver(new_receiver(), live_transcript(complete=complete)).event.complete is complete
+    event = deliver(new_receiver(), live_transcript(complete=complete)).event
+    assert isinstance(event, LiveTranscript)
+    assert event.complete is complete
