@@ -19,6 +19,7 @@ from .payloads import (
     utterance_end,
 )
 from .record import Attempt, Outgoing, Record, Refusal, Submission
+from .streams import live_stream, live_transcript
 
 __all__ = [
     "FAULTS",
@@ -40,6 +41,8 @@ __all__ = [
     "failure",
     "live_error",
     "live_result",
+    "live_stream",
+    "live_transcript",
     "mix",
     "speech_started",
     "stream_metadata",

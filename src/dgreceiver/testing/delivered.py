@@ -14,6 +14,7 @@ from ..core.events import Event, parse
 from ..handlers import Handler
 from ..inbox.contract import Delivery
 from ..receiver import Receiver
+from ..streams import WHOLE
 from ..threads import Threads
 from ..web.intake import read_head
 from .payloads import Payload
@@ -82,7 +83,8 @@ def deliver(
         context=dict(context or {}),
     )
     label = identify(callback, receiver=receiver.name)
-    event = parse(label.kind, callback.body, callback.headers)
+    kind = WHOLE if payload.kind == WHOLE else label.kind  # it is no callback, so nobody identifies it
+    event = parse(kind, callback.body, callback.headers)
     delivery = _delivery(callback, label, attempt, replayed=replayed)
     wanting = receiver.wanting(event)
     runs = _run(wanting, event, delivery) if _in_loop() else None

@@ -45,12 +45,12 @@ class Deliveries:
     async def _follow(self, submission: Submission, requests: Sequence[tuple[Payload, Request]], fault: Fault) -> None:
         await self._clock.sleep(fault.delay)
         for payload, request in requests:
-            await self._deliver(submission.send(payload), request, fault.way)
+            await self.deliver(submission.send(payload), request, fault.way)
 
-    async def _deliver(self, outgoing: Outgoing, request: Request, way: Way) -> None:
+    async def deliver(self, outgoing: Outgoing, request: Request, way: Way, *, retries: int = RETRIES) -> None:
         """Attempt until it is acknowledged, or given up."""
         await self._attempt(outgoing, request, way)
-        while not outgoing.acknowledged and len(outgoing.attempts) <= RETRIES:
+        while not outgoing.acknowledged and len(outgoing.attempts) <= retries:
             await self._clock.sleep(RETRY_WAIT)
             await self._attempt(outgoing, request, whole)
 

@@ -1,6 +1,7 @@
 """What can go wrong between Deepgram and a receiver, on demand.
 
-A callback that is sent in a broken way is broken at the first attempt only, so that the retry gets through.
+A callback that is sent in a broken way is broken at the first attempt only, so that the retry gets through. In a live
+stream a fault strikes one message: the first final result, unless it says otherwise.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from itertools import repeat
 from ..errors import SetupError
 from . import wire
 from .ids import new_request_id
-from .payloads import Payload, failure
+from .payloads import Payload, failure, live_error
 from .wire import Way
 
 COPIES = 3  # that are sent at once
 LATE = 60.0  # seconds of Deepgram's time
+SILENCE = 300.0  # likewise
+NOISE = b'{"\xff\xfe'  # neither JSON nor text
 
 Chains = Sequence[Sequence[Payload]]
 
@@ -37,6 +40,14 @@ class Fault:
     chains: Callable[[Payload, str], Chains] = _once
     way: Way = wire.whole  # of each callback's first attempt
     delay: float = 0.0  # seconds of Deepgram's time before anything is sent
+    # Of live streams alone:
+    strikes: str = "LiveResult"  # the kind of the message
+    overtaken: bool = False  # by the next message
+    blocks: bool = False  # what comes behind it waits too
+
+    def hits(self, payload: Payload) -> bool:
+        """Whether it strikes this message of a live stream, if none before."""
+        return payload.kind == self.strikes and b'"is_final":false' not in payload.body
 
 
 def _instead(make: Callable[[Payload, str], Payload]) -> Callable[[Payload, str], Chains]:
@@ -45,6 +56,18 @@ def _instead(make: Callable[[Payload, str], Payload]) -> Callable[[Payload, str]
 
 def _cut(payload: Payload, _: str) -> Payload:
     return Payload(payload.body[: len(payload.body) // 2], payload.headers, "Unknown")
+
+
+def _nothing(_: Payload, __: str) -> Chains:
+    return []
+
+
+def _behind_noise(payload: Payload, _: str) -> Chains:
+    return [[Payload(NOISE, {"content-type": "application/json"}, "Unknown"), payload]]
+
+
+def _not_at_the_end(payload: Payload, _: str) -> Chains:
+    return [] if payload.kind == "StreamMetadata" else [[payload]]
 
 
 def _renamed(payload: Payload, request_id: str) -> Payload:
@@ -62,8 +85,8 @@ def _changed(payload: Payload) -> Payload:
     return Payload(changed.encode(), payload.headers, payload.kind)
 
 
-def _as_error(_: Payload, request_id: str) -> Payload:
-    return failure(request_id=request_id)
+def _as_error(payload: Payload, request_id: str) -> Payload:
+    return live_error() if payload.kind == "LiveResult" else failure(request_id=request_id)
 
 
 def _as_error_code(_: Payload, request_id: str) -> Payload:
@@ -106,6 +129,13 @@ FAULTS: Mapping[str, Fault] = {
     "unknown-id": Fault("the result has an id that nobody was told", chains=_instead(_renamed)),
     "conflict": Fault(
         "another body follows under the same id", chains=lambda payload, _: [[payload, _changed(payload)]]
+    ),
+    "drop": Fault("it never comes", chains=_nothing),
+    "bad-frame": Fault("something unreadable comes before it", chains=_behind_noise),
+    "silence": Fault(f"nothing comes for {SILENCE:.0f} s", delay=SILENCE, blocks=True),
+    "reorder": Fault("live: it comes after the message that follows it", overtaken=True),
+    "no-metadata": Fault(
+        "live: the stream ends without its Metadata", chains=_not_at_the_end, strikes="StreamMetadata"
     ),
 }
 

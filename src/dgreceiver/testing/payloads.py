@@ -20,8 +20,11 @@ from .shapes import (
     MODEL_ID,
     USAGE,
     channel_of,
+    closing_of,
     duration_of,
+    live_metadata_of,
     paragraph_of,
+    result_of,
     segment_of,
     text_of,
     utterance_of,
@@ -158,25 +161,17 @@ def live_result(
 ) -> Payload:
     """What was heard from `start` seconds on."""
     lines = _lines(text, speakers, start=start, confidence=confidence)
-    metadata = {
-        "request_id": request_id or str(uuid4()),
-        "model_uuid": MODEL_ID,
-        "model_info": MODEL,
-        **({"extra": extra} if extra else {}),
-    }
-    return _json(
-        "LiveResult",
-        fields,
-        type="Results",
-        channel_index=[channel, channels],
+    own = result_of(
+        [word for line in lines for word in line],
         start=start,
         duration=round(duration_of(lines) - start, 3) if lines else 0.0,
+        channel_index=[channel, channels],
         is_final=is_final,
         speech_final=speech_final,
         from_finalize=from_finalize,
-        channel=_channel(lines, paragraphs=False),
-        metadata=metadata,
+        metadata=live_metadata_of(request_id or str(uuid4()), extra=extra),
     )
+    return _json("LiveResult", fields, **own)
 
 
 def speech_started(timestamp: float = 0.0, *, channel: int = 0, channels: int = 1, **fields: Any) -> Payload:
@@ -209,21 +204,10 @@ def stream_metadata(
     **fields: Any,
 ) -> Payload:
     """The end of a stream of `duration` seconds."""
-    own = {"extra": extra} if extra else {}
-    return _json(
-        "StreamMetadata",
-        fields,
-        type="Metadata",
-        transaction_key="deprecated",
-        request_id=request_id or str(uuid4()),
-        sha256="0" * 64,
-        created=CREATED,
-        duration=duration,
-        channels=channels,
-        models=[MODEL_ID],
-        model_info={MODEL_ID: MODEL},
-        **own,
+    own = closing_of(
+        request_id=request_id or str(uuid4()), created=CREATED, duration=duration, channels=channels, extra=extra
     )
+    return _json("StreamMetadata", fields, **own)
 
 
 def unknown(type: str = "SomethingNew", *, request_id: str | None = None, **fields: Any) -> Payload:  # noqa: A002 - its name
@@ -251,13 +235,14 @@ def json_payload(kind: str, document: Mapping[str, Any]) -> Payload:
 
 
 def _json(kind: str, fields: Mapping[str, Any], /, **own: Any) -> Payload:
-    return json_payload(kind, _merged(own, fields))
+    return json_payload(kind, merged(own, fields))
 
 
-def _merged(own: Any, given: Any) -> Any:
+def merged(own: Any, given: Any) -> Any:
+    """What is given, in place of what is there; into a mapping a mapping is merged."""
     if not (isinstance(own, Mapping) and isinstance(given, Mapping)):
         return given
-    return {**own, **{name: _merged(own.get(name), value) for name, value in given.items()}}
+    return {**own, **{name: merged(own.get(name), value) for name, value in given.items()}}
 
 
 def _lines(text: str, speakers: int | None, *, start: float, confidence: float) -> list[list[dict[str, Any]]]:

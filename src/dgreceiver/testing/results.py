@@ -37,7 +37,7 @@ CERTAIN, DOUBTFUL = 1.0, 0.25  # a search term that was said, and one that was n
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class Wanted:
     """What the options ask for, checked."""
 
     punctuated: bool
@@ -65,7 +65,7 @@ def listen(
     Source: https://developers.deepgram.com/reference/speech-to-text/listen-pre-recorded
     """
     heard = _heard(options, audio, url)
-    wanted = _wanted(options)
+    wanted = wanted_of(options)
     channels = [_said(heard, channel, wanted) for channel in range(heard.channels if wanted.multichannel else 1)]
     stretches = _stretches(channels[0])
     infos, found = insights(options, stretches)
@@ -99,7 +99,7 @@ def read(
     if one_of(options, "summarize", SUMMARIES) not in (None, "false"):
         results["summary"] = {"text": _first(found)}
         infos["summary_info"] = usage(found)
-    metadata = {"request_id": request_id, "created": _instant(created), "language": language}
+    metadata = {"request_id": request_id, "created": instant(created), "language": language}
     return json_payload("Analysis", {"metadata": metadata | infos, "results": results})
 
 
@@ -116,7 +116,7 @@ def _is_english(language: str) -> bool:
     return language.casefold().split("-")[0] == "en"
 
 
-def _instant(created: datetime) -> str:
+def instant(created: datetime) -> str:
     return created.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -132,12 +132,12 @@ def _heard(options: Options, audio: bytes | None, url: str | None) -> Recording:
     raise Invalid("Bad Request: failed to process audio: corrupt or unsupported data", code="Bad Request")
 
 
-def _wanted(options: Options) -> _Wanted:
+def wanted_of(options: Options) -> Wanted:
     for flag in FLAGS:
         is_on(options, flag)
     smart = is_on(options, "smart_format")  # punctuates, writes numbers, and makes paragraphs
     paragraphs = is_on(options, "paragraphs") or smart  # which are nothing without punctuation
-    return _Wanted(
+    return Wanted(
         punctuated=is_on(options, "punctuate") or paragraphs,
         numerals=is_on(options, "numerals") or smart,
         paragraphs=paragraphs,
@@ -167,13 +167,13 @@ def _is_tag(language: str) -> bool:
 
 
 def _metadata(options: Options, heard: Recording, channels: int, request_id: str, created: datetime) -> dict[str, Any]:
-    model_id, model = _model(last(options, "model") or "base")
+    model_id, model = model_of(last(options, "model") or "base")
     pairs, tags = extra(options), options.get("tag", ())
     return {
         "transaction_key": "deprecated",
         "request_id": request_id,
         "sha256": heard.digest.hex(),
-        "created": _instant(created),
+        "created": instant(created),
         "duration": heard.duration,
         "channels": channels,
         "models": [model_id],
@@ -183,7 +183,7 @@ def _metadata(options: Options, heard: Recording, channels: int, request_id: str
     }
 
 
-def _model(name: str) -> tuple[str, dict[str, str]]:
+def model_of(name: str) -> tuple[str, dict[str, str]]:
     """The id and the description of a model; one that has no family is of the oldest.
 
     Raises: Invalid if there is none of that name.
@@ -208,25 +208,30 @@ def _is_uuid(name: str) -> bool:
         return False
 
 
-def _diarizer(wanted: _Wanted) -> dict[str, Any]:
+def _diarizer(wanted: Wanted) -> dict[str, Any]:
     if wanted.diarizer is None:
         return {}
     arch = "v2" if wanted.diarizer == "latest" else wanted.diarizer
     return {"diarize_info": {"model_uuid": str(uuid5(NAMESPACE_URL, arch)), "arch": arch}}
 
 
-def _said(heard: Recording, channel: int, wanted: _Wanted) -> list[Words]:
+def _said(heard: Recording, channel: int, wanted: Wanted) -> list[Words]:
     """The sentences of a channel."""
     lines = spoken(digest_of(channel, heard.digest), heard.duration)
-    return [_line(line, turn // SENTENCES % 2, wanted) for turn, line in enumerate(lines)]
+    return [_line(line, speaker_of(turn), wanted) for turn, line in enumerate(lines)]
 
 
-def _line(line: Sequence[Spoken], speaker: int, wanted: _Wanted) -> Words:
+def speaker_of(turn: int) -> int:
+    """Who says the sentence of this number."""
+    return turn // SENTENCES % 2
+
+
+def _line(line: Sequence[Spoken], speaker: int, wanted: Wanted) -> Words:
     felt = feeling(" ".join(word.token for word in line)) if wanted.sentiment else {}
-    return [_word(word, speaker, wanted) | felt for word in line]
+    return [word_of(word, speaker, wanted) | felt for word in line]
 
 
-def _word(said: Spoken, speaker: int, wanted: _Wanted) -> dict[str, Any]:
+def word_of(said: Spoken, speaker: int, wanted: Wanted) -> dict[str, Any]:
     figure = NUMERALS.get(said.word) if wanted.numerals else None
     word: dict[str, Any] = {
         "word": figure or said.word,
@@ -251,7 +256,7 @@ def _stretches(lines: Iterable[Words]) -> list[Sentence]:
     return found
 
 
-def _channel(lines: Sequence[Words], options: Options, wanted: _Wanted) -> dict[str, Any]:
+def _channel(lines: Sequence[Words], options: Options, wanted: Wanted) -> dict[str, Any]:
     words = [word for line in lines for word in line]
     channel = channel_of(words, _paragraphs(lines) if wanted.paragraphs else None)
     best = channel["alternatives"][0]
@@ -305,7 +310,7 @@ def _hit(words: Words, confidence: float) -> dict[str, Any]:
     return {"confidence": confidence, "start": words[0]["start"], "end": words[-1]["end"], "snippet": snippet}
 
 
-def _utterances(channels: Sequence[Sequence[Words]], wanted: _Wanted, heard: Recording) -> list[dict[str, Any]]:
+def _utterances(channels: Sequence[Sequence[Words]], wanted: Wanted, heard: Recording) -> list[dict[str, Any]]:
     """In the order of their beginning, as Deepgram has them, whichever channel they are of."""
     found = [
         utterance_of(words, at, source=heard.digest.hex())

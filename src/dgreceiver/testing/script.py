@@ -54,9 +54,8 @@ class Spoken:
 
 def spoken(digest: bytes, duration: float) -> list[list[Spoken]]:
     """The sentences that fit into `duration` seconds, word by word; the last may be cut off."""
-    words = _words(digest, min(int(duration * 1000), LONGEST))
     sentences: list[list[Spoken]] = []
-    for first, word in words:
+    for first, word in words(digest, min(int(duration * 1000), LONGEST)):
         if first:
             sentences.append([])
         sentences[-1].append(word)
@@ -73,7 +72,8 @@ def digest_of(channel: int, digest: bytes) -> bytes:
     return sha256(digest + channel.to_bytes(2)).digest() if channel else digest
 
 
-def _words(digest: bytes, until: int) -> Iterator[tuple[bool, Spoken]]:
+def words(digest: bytes, until: int = LONGEST) -> Iterator[tuple[bool, Spoken]]:
+    """The words that end within so many milliseconds, and whether each is the first of a sentence."""
     at, turn = LEAD, 0
     while True:
         for place, token in enumerate(_line(digest, turn).split()):

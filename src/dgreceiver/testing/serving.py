@@ -25,7 +25,7 @@ async def served(app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> AsyncI
 
     Raises: SetupError if the address cannot be listened on.
     """
-    config = uvicorn.Config(app, lifespan="on", ws="none", log_config=None, log_level="warning", access_log=False)
+    config = uvicorn.Config(app, lifespan="on", ws="auto", log_config=None, log_level="warning", access_log=False)
     server = _Server(config)
     with listen(host, port) as door:  # from here on whoever comes waits
         serving = asyncio.ensure_future(server.serve([door]))

@@ -32,6 +32,66 @@ def channel_of(words: Sequence[Mapping[str, Any]], paragraphs: Mapping[str, Any]
     return {"alternatives": [best | ({"paragraphs": paragraphs} if paragraphs else {})]}
 
 
+def result_of(
+    words: Sequence[Mapping[str, Any]],
+    *,
+    start: float,
+    duration: float,
+    channel_index: Sequence[int],
+    is_final: bool,
+    speech_final: bool,
+    from_finalize: bool,
+    metadata: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What was heard in a stretch of a live stream."""
+    return {
+        "type": "Results",
+        "channel_index": channel_index,
+        "start": start,
+        "duration": duration,
+        "is_final": is_final,
+        "speech_final": speech_final,
+        "from_finalize": from_finalize,
+        "channel": channel_of(words),
+        "metadata": metadata,
+    }
+
+
+def closing_of(
+    *,
+    request_id: str,
+    created: str,
+    duration: float,
+    channels: int,
+    sha256: str = "0" * 64,
+    model: tuple[str, Mapping[str, str]] = (MODEL_ID, MODEL),
+    extra: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The last message of a live stream."""
+    return {
+        "type": "Metadata",
+        "transaction_key": "deprecated",
+        "request_id": request_id,
+        "sha256": sha256,
+        "created": created,
+        "duration": duration,
+        "channels": channels,
+        "models": [model[0]],
+        "model_info": {model[0]: model[1]},
+        **({"extra": extra} if extra else {}),
+    }
+
+
+def live_metadata_of(
+    request_id: str,
+    model: tuple[str, Mapping[str, str]] = (MODEL_ID, MODEL),
+    extra: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """What each result of a live stream says of its stream."""
+    about = {"request_id": request_id, "model_uuid": model[0], "model_info": model[1]}
+    return about | ({"extra": extra} if extra else {})
+
+
 def paragraph_of(*sentences: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     words = [word for sentence in sentences for word in sentence]
     those = [{"text": text_of(each), "start": each[0]["start"], "end": each[-1]["end"]} for each in sentences]

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 
 from ..core import urls
 from ..errors import SetupError
 from .faults import fault_named
 from .results import Invalid
-from .target import Target, read_target
+from .target import WEB, Target, read_target
 
 FAULT_HEADER, FAULT_OPTION = "x-emulator-fault", "fault"
 METHODS = ("POST", "PUT")
@@ -49,7 +49,7 @@ def denied(status: int, code: str, message: str, reason: str = "") -> Denied:
     return Denied(status, {"err_code": code, "err_msg": message}, reason)
 
 
-def check_key(request: Request, keys: Mapping[str, str] | None, key_id: str) -> str:
+def check_key(request: HTTPConnection, keys: Mapping[str, str] | None, key_id: str) -> str:
     """The identifier of the API key; `keys` knows it, or else any key has `key_id`.
 
     Raises: Denied with 401.
@@ -61,8 +61,8 @@ def check_key(request: Request, keys: Mapping[str, str] | None, key_id: str) -> 
     return found
 
 
-def read_wish(request: Request, *, strict: bool) -> Wish:
-    """Read the query.
+def read_wish(request: HTTPConnection, *, strict: bool, schemes: Sequence[str] = WEB) -> Wish:
+    """Read the query; `schemes` are those of callback URLs that can be called.
 
     Raises: Denied with 400.
     """
@@ -73,7 +73,7 @@ def read_wish(request: Request, *, strict: bool) -> Wish:
         raise denied(400, QUERY, f"Failed to deserialize query parameters: unknown callback_method `{method}`")
     fault = request.headers.get(FAULT_HEADER) or query.get(FAULT_OPTION)
     callback = query.get("callback")
-    target = None if callback is None else _read_callback(callback, strict=strict)
+    target = None if callback is None else _read_callback(callback, schemes, strict=strict)
     return Wish(options, target, method, _known(fault))
 
 
@@ -85,10 +85,10 @@ def _known(fault: str | None) -> str | None:
     return fault
 
 
-def _read_callback(url: str, *, strict: bool) -> Target:
+def _read_callback(url: str, schemes: Sequence[str], *, strict: bool) -> Target:
     """Take a callback URL; unless `strict`, hosts that only this network knows are good too, on any port."""
     try:
-        target = read_target(url)
+        target = read_target(url, schemes=schemes)
         if "_" in (urlsplit(target.url).hostname or ""):
             raise denied(400, QUERY, "Failed to resolve callback.", "the host has a _")
         urls.check(target.url, local=not strict)

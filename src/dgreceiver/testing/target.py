@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
@@ -26,13 +26,20 @@ class Target:
     shown: str  # without query
 
     @property
+    def is_socket(self) -> bool:
+        return self.url.startswith(("ws:", "wss:"))
+
+    @property
     def headers(self) -> Mapping[str, str]:
         if self.credentials is None:
             return {}
         return {"authorization": f"Basic {b64encode(self.credentials.encode()).decode()}"}
 
 
-def read_target(url: str, called: str = "the callback URL") -> Target:
+WEB, LIVE = ("http", "https"), ("http", "https", "ws", "wss")  # schemes
+
+
+def read_target(url: str, called: str = "the callback URL", schemes: Sequence[str] = WEB) -> Target:
     """Take a callback URL apart; `called` is what it is to the user.
 
     Raises: SetupError if nothing can be sent to it; the message does not repeat it.
@@ -42,9 +49,9 @@ def read_target(url: str, called: str = "the callback URL") -> Target:
         host, _ = parts.hostname, parts.port  # raises if it is none
     except ValueError:
         host = None
-    if not host or parts.scheme not in ("http", "https"):
+    if not host or parts.scheme not in schemes:
         raise SetupError(
-            f"{called} is no http or https URL; write it in full, such as http://user:password@localhost:8080/"
+            f"{called} is no {' or '.join(schemes)} URL; write it in full, such as http://user:password@localhost:8080/"
         )
     userinfo, at, place = parts.netloc.rpartition("@")
     bare = parts._replace(netloc=place)
