@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -83,9 +83,6 @@ class Handlers:
 
     def __len__(self) -> int:
         return len(self._handlers)
-
-    def __iter__(self) -> Iterator[Handler]:
-        return iter(self._handlers.values())
 
     def add(self, call: Callable[..., Any], event_types: EventTypes, *, name: str | None, timeout: float) -> Handler:
         """Register a function.
