@@ -138,13 +138,12 @@ class SqlInbox:
         before = 0
         if again:
             state, before = await self._call(upkeep.hasten, key, self._clock())
-        attempts, pause = before, SHORTEST_LOOK
-        with suppress(TimeoutError):
-            async with asyncio.timeout(within):
-                while state in ("waiting", "leased") and attempts == before:
-                    await asyncio.sleep(pause)
-                    pause = min(2 * pause, LONGEST_LOOK)
-                    state, attempts = await self._call(upkeep.progress, key)
+        attempts, pause, clock = before, SHORTEST_LOOK, asyncio.get_running_loop().time
+        until = clock() + within
+        while state in ("waiting", "leased") and attempts == before and clock() < until:
+            await asyncio.sleep(min(pause, until - clock()))
+            pause = min(2 * pause, LONGEST_LOOK)
+            state, attempts = await self._call(upkeep.progress, key)
         return state
 
     async def get(self, key: str) -> tuple[Entry, bytes] | None:
