@@ -227,7 +227,7 @@ def _run(case: Case, plan: Plan) -> Result:
     with tempfile.TemporaryDirectory(dir=plan.folder) as name:
         folder = Path(name)
         body = body_of(case.size)
-        with server_of(case, plan, folder) as (process, port):
+        with _server(case, plan, folder) as (process, port):
             try:
                 warm = load.run(Load(port, body, plan.connections, WARM, run=1), plan.client)
                 _await_handlers(case, folder, warm.acknowledged, plan.patience)
@@ -259,7 +259,7 @@ def _run(case: Case, plan: Plan) -> Result:
 
 
 @contextlib.contextmanager
-def server_of(case: Case, plan: Plan, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def _server(case: Case, plan: Plan, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """A server that listens; ended on the way out, however that is taken."""
     port = _free_port()
     lifetime = START + WARM + plan.seconds + 2 * (plan.patience + load.GRACE) + STOP

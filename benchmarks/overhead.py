@@ -1,52 +1,108 @@
 """What the middleware costs the app's own routes.
 
-    python benchmarks/overhead.py --apps starlette,fastapi --rounds 30
+    python benchmarks/overhead.py --apps starlette,fastapi --rounds 100
 
-An app with CallbackMiddleware and the same without are up at once, on one core, and asked in turns; prints what an
-answer costs in processor time, the median of each, and the ratio of the two.
+One process on one core serves an app at two addresses, with CallbackMiddleware and without, and is asked at both in
+turns; prints what an answer costs in processor time, the median of each, and the ratio of the two.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import multiprocessing
 import os
+import socket
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
 import load
+import uvicorn
+import uvloop
 from bodies import body_of
-from ingest import Case, Plan, server_of
 from load import Load
+from starlette.types import ASGIApp
+
+from dgreceiver import BasicAuth, CallbackMiddleware, Receiver
 
 SIZE = 500  # bytes of a body, which nobody reads
-WARM = 0.5  # seconds
+WARM = 1.0  # seconds
 CONNECTIONS = 16
+
+
+def starlette() -> ASGIApp:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import PlainTextResponse
+    from starlette.routing import Route
+
+    async def own(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("own")
+
+    return Starlette(routes=[Route("/", own, methods=["POST"])])
+
+
+def fastapi() -> ASGIApp:
+    from fastapi import FastAPI
+
+    app = FastAPI()
+
+    @app.post("/")
+    async def own() -> str:
+        return "own"
+
+    return app
+
+
+APPS: dict[str, Callable[[], ASGIApp]] = {"starlette": starlette, "fastapi": fastapi}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--apps", default="starlette,fastapi")
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--seconds", type=float, default=0.3, help="of load in a round, for each of the two")
+    parser.add_argument("--apps", default=",".join(APPS))
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=0.1, help="of load in a round, at each address")
     options = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[-1]})
     for app in options.apps.split(","):
-        without, beside = compared(app, options.rounds, options.seconds, (cores[0], cores[-1]))
-        print(f"{app}: {without:.1f} µs alone, {beside:.1f} µs with the middleware, ratio {beside / without:.3f}")
+        with tempfile.TemporaryDirectory(prefix="dgreceiver-bench-") as folder:
+            doors = [socket.create_server(("127.0.0.1", 0), backlog=2048) for _ in range(2)]
+            server = multiprocessing.Process(target=serve, args=(APPS[app], doors, folder, cores[0]), daemon=True)
+            server.start()
+            os.sched_setaffinity(0, {cores[-1]})
+            alone, beside = costs(server.pid or 0, doors, options.rounds, options.seconds)
+            server.kill()
+            server.join()
+        print(
+            f"{app}: {alone:.1f} µs alone, {beside:.1f} µs with the middleware, ratio {beside / alone:.3f}", flush=True
+        )
 
 
-def compared(app: str, rounds: int, seconds: float, cores: tuple[int, int]) -> list[float]:
-    """What an answer costs without the middleware and with it, as medians. Units: microseconds."""
-    with tempfile.TemporaryDirectory(prefix="dgreceiver-bench-") as name, ExitStack() as stack:
-        plan = Plan(seconds * rounds * 4, CONNECTIONS, "own", cores, Path(name), shim=None, patience=0.0)
-        ups = [stack.enter_context(server_of(Case(each, SIZE, 0.0), plan, plan.folder)) for each in (app, f"{app}+")]
-        for process, port in ups:
-            cost(process.pid, port, WARM)
-        turns = [[cost(process.pid, port, seconds) for process, port in ups] for _ in range(rounds)]
-    return [median(costs) for costs in zip(*turns, strict=True)]
+def serve(make: Callable[[], ASGIApp], doors: list[socket.socket], folder: str, core: int) -> None:
+    """Serve an app at two doors, alone and with a receiver beside it."""
+    os.sched_setaffinity(0, {core})
+    receiver = Receiver(auth=BasicAuth(load.USER, load.PASSWORD), inbox=f"sqlite:///{folder}/inbox.db")
+    uvloop.run(serve_all([make(), CallbackMiddleware(make(), receiver=receiver, path="/deepgram")], doors))
+
+
+async def serve_all(apps: list[ASGIApp], doors: list[socket.socket]) -> None:
+    configs = [uvicorn.Config(app, http="httptools", access_log=False, log_level="warning") for app in apps]
+    servers = [uvicorn.Server(config) for config in configs]
+    await asyncio.gather(*(server.serve([door]) for server, door in zip(servers, doors, strict=True)))
+
+
+def costs(pid: int, doors: list[socket.socket], rounds: int, seconds: float) -> list[float]:
+    """What an answer costs at each door, as medians; who is asked first alternates. Units: microseconds."""
+    ports = [door.getsockname()[1] for door in doors]
+    found: dict[int, list[float]] = {port: [] for port in ports}
+    for port in ports:
+        cost(pid, port, WARM)
+    for turn in range(rounds):
+        for port in ports[:: -1 if turn % 2 else 1]:
+            found[port].append(cost(pid, port, seconds))
+    return [median(found[port]) for port in ports]
 
 
 def cost(pid: int, port: int, seconds: float) -> float:

@@ -10,15 +10,10 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from load import PASSWORD, USER
 from starlette.types import ASGIApp, Receive, Scope, Send
-
-if TYPE_CHECKING:
-    from dgreceiver import Receiver
 
 
 class Progress:
@@ -63,7 +58,7 @@ def bare(folder: Path) -> ASGIApp:
     return app
 
 
-def storing(folder: Path) -> Receiver:
+def storing(folder: Path) -> ASGIApp:
     """A Receiver without handlers: everything is stored, nothing is parsed."""
     from dgreceiver import BasicAuth, Receiver
 
@@ -99,39 +94,6 @@ def unlocked(folder: Path) -> ASGIApp:
     return app_with(folder / "inbox.db", exclusive=False)
 
 
-def starlette(folder: Path) -> ASGIApp:
-    """An app of Starlette's with a route of its own; it knows no callbacks."""
-    from starlette.applications import Starlette
-    from starlette.requests import Request
-    from starlette.responses import PlainTextResponse
-    from starlette.routing import Route
-
-    async def own(request: Request) -> PlainTextResponse:
-        return PlainTextResponse("own")
-
-    return Starlette(routes=[Route("/", own, methods=["POST"])])
-
-
-def fastapi(folder: Path) -> ASGIApp:
-    """The same of FastAPI's."""
-    from fastapi import FastAPI
-
-    app = FastAPI()
-
-    @app.post("/")
-    async def own() -> str:
-        return "own"
-
-    return app
-
-
-def beside(make: Callable[[Path], ASGIApp], folder: Path) -> ASGIApp:
-    """An app with a receiver beside its own routes."""
-    from dgreceiver import CallbackMiddleware
-
-    return CallbackMiddleware(make(folder), receiver=storing(folder), path="/deepgram")
-
-
 @dataclass(frozen=True, slots=True)
 class Server:
     """One of those that are compared."""
@@ -148,10 +110,6 @@ SERVERS = {
     "handling": Server(handling, handles=True, ours=True),
     "handwritten": Server(handwritten),
     "unlocked": Server(unlocked),
-    "starlette": Server(starlette, stores=False),
-    "starlette+": Server(partial(beside, starlette), stores=False),
-    "fastapi": Server(fastapi, stores=False),
-    "fastapi+": Server(partial(beside, fastapi), stores=False),
 }
 
 
