@@ -6,11 +6,13 @@ import asyncio
 import inspect
 import re
 import shlex
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -155,6 +157,7 @@ def user(tmp_path, monkeypatch):
     """A folder and an environment as a reader of the pages would have them."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "shown", ModuleType("shown"))
     (tmp_path / "mysite").mkdir()
     (tmp_path / "mysite" / "settings.py").write_text("SECRET_KEY = 'fake-secret-key'")
     monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "mysite.settings")
@@ -164,7 +167,7 @@ def user(tmp_path, monkeypatch):
 
 
 def run(block: Block) -> dict[str, Any]:
-    names = {"__name__": "shown"}
+    names = vars(sys.modules["shown"])  # a module that exists: frameworks look annotations up in it
     exec(compile(block.text, str(block), "exec"), names)
     return names
 

@@ -33,7 +33,10 @@ SAID = [
     (
         facts.StartedLate(),
         WARNING,
-        "started on the first request: this app never ran our lifespan; write FastAPI(lifespan=receiver.running)",
+        (
+            "started on the first request: this app never ran our lifespan; write FastAPI(lifespan=receiver.running), "
+            "or put CallbackMiddleware around the app"
+        ),
     ),
     (facts.SetupDoubtful("write it longer"), WARNING, "write it longer"),
     (

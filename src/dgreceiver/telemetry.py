@@ -71,7 +71,8 @@ LINES: dict[type[Fact], tuple[Level, Say]] = {
     facts.StartedLate: (
         logging.WARNING,
         lambda f: (
-            "started on the first request: this app never ran our lifespan; write FastAPI(lifespan=receiver.running)"
+            "started on the first request: this app never ran our lifespan; write FastAPI(lifespan=receiver.running), "
+            "or put CallbackMiddleware around the app"
         ),
     ),
     facts.SetupDoubtful: (logging.WARNING, lambda f: f.advice),

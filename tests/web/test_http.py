@@ -199,6 +199,22 @@ async def test_a_body_that_stalls_is_given_up():
     assert (call.status, call.json) == (408, {"error": "request timeout"})
 
 
+@pytest.mark.parametrize(
+    ("headers", "came", "is_told"),
+    [
+        pytest.param({b"content-length": b"9"}, [], True, id="declared"),
+        pytest.param({}, [], False, id="not declared"),
+        pytest.param({b"content-length": b"9"}, [piece(b"{", more=True)], False, id="of which some came"),
+    ],
+)
+@pytest.mark.parametrize("last", [pytest.param([], id="it stalls"), pytest.param([GONE], id="the sender left")])
+async def test_of_a_body_that_never_begins_the_log_names_the_usual_cause(headers, came, last, is_told, caplog):
+    receiver = new_receiver(limits=SMALL)
+    async with receiver.running():
+        await Call(*came, *last)(receiver, a_scope(headers=headers))
+    assert ("no byte of the body came: something before us may have read it" in caplog.text) == is_told
+
+
 async def test_a_body_that_drips_is_given_up():
     async def drip() -> Any:
         while True:

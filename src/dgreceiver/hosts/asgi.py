@@ -11,7 +11,6 @@ from starlette.types import Message, Receive, Scope, Send
 from ..errors import DgreceiverError
 from ..receiver import Receiver, lifespan
 from ..telemetry import logger
-from ..web.http import path_below
 from .place import Place
 
 AnyASGIApp = Callable[[Any, Any, Any], Awaitable[None]]  # frameworks have types of their own for the three
@@ -34,7 +33,7 @@ class CallbackMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _Lifespan(self._app, self._receiver, receive, send).run(scope)
-        elif scope["type"] in ("http", "websocket") and path_below(scope) in self._place:
+        elif scope["type"] in ("http", "websocket") and self._place.takes(scope):
             await self._receiver(self._place.below(scope), receive, send)
         else:
             await self._app(scope, receive, send)

@@ -14,7 +14,7 @@ import msgspec
 from ..core.auth import Admission, Auth
 from ..core.callbacks import Callback, is_audio_type
 from ..core.retry import seconds
-from ..errors import Empty, Encoded, SetupError, TooLarge, Unauthorized, Unfinished
+from ..errors import Disconnected, Empty, Encoded, SetupError, TooLarge, TooSlow, Unauthorized, Unfinished
 from ..facts import CallbackStored, Hook, URLReused, WeakIdentity
 from ..inbox.contract import Inbox, Stored, Upload
 from .room import PATIENCE, Lease, Room
@@ -204,7 +204,10 @@ class Intake:
     async def _read(self, read: Read, head: Head, limit: int, lease: Lease) -> tuple[bytes, Upload | None]:
         """Read a body, bounded in bytes and seconds; what is long goes into the inbox as it comes."""
         deadline = self._watch.deadline()
-        piece, more = await self._watch.over(read, deadline)
+        try:
+            piece, more = await self._watch.over(read, deadline)
+        except (TooSlow, Disconnected) as error:
+            raise _with_cause(error, head) from None
         if piece and not more and len(piece) <= min(limit, lease.size):
             return piece, None  # the usual body, whole at once
         body = _Body(None if self._auth.reads_body else self._inbox, audio=head.is_audio)
@@ -339,6 +342,16 @@ def _may_be_empty(head: Head) -> bool:
 def _late(admission: Admission) -> str | None:
     """Why a callback is dead on arrival, if it is: to refuse it would destroy the only copy."""
     return "URL expired" if admission.expired else None
+
+
+def _with_cause(error: TooSlow | Disconnected, head: Head) -> TooSlow | Disconnected:
+    """The error with the usual cause, if a body was declared: nothing of it came."""
+    if not head.length:
+        return error
+    return type(error)(
+        f"{error}; no byte of the body came: something before us may have read it, such as a body parser or a "
+        "middleware outside of the receiver"
+    )
 
 
 def _why_unauthorized(headers: Headers, then: str) -> str:
