@@ -82,7 +82,7 @@ async def test_every_product_may_go_wrong(name, path, tmp_path):
 
 
 async def test_in_a_mix_of_faults_nothing_acknowledged_is_lost_or_handled_twice(tmp_path):
-    emulator, advance = stepped(faults=mix(6, share=0.8))
+    emulator, advance = stepped(faults=mix(1, share=0.8))
     async with a_signed_receiver(tmp_path) as receiver, emulator.serve() as url:
         books = Books(receiver)
         for number in range(60):

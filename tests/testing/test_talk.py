@@ -127,6 +127,17 @@ def test_what_cannot_be_asked_for_is_invalid(options):
         talk(**options)
 
 
+@pytest.mark.parametrize(
+    ("options", "kinds"),
+    [
+        pytest.param({}, ["LiveResult"], id="of utterances nothing is said"),
+        pytest.param({"utterance_end_ms": "1000"}, ["LiveResult", "UtteranceEnd"], id="it ends the utterance"),
+    ],
+)
+def test_a_finalize_settles_what_was_heard(options, kinds):
+    assert [payload.kind for payload in talk(**options).finalize()] == kinds
+
+
 def test_nobody_speaks_for_longer_than_a_day():
     stream = Talk({}, request_id="r", created=CREATED)
     voice = stream._voices[0]
