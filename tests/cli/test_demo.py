@@ -34,13 +34,13 @@ def shown():
 def test_the_sum_is_right(shown):
     _, _, total = shown.partition("The sum\n")
     attempts = int(re.findall(r"attempts it took +(\d+)", total)[0])
-    assert attempts >= 34  # more, if the machine was so busy that an answer came too late
+    assert attempts >= 47  # more, if the machine was so busy that an answer came too late
     assert [line.rsplit(maxsplit=1) for line in total.splitlines()] == [
         ["  submitted", "24"],
-        ["  called back", "27"],
+        ["  called back", "40"],
         ["  attempts it took", str(attempts)],
-        ["  callbacks acknowledged", "27"],
-        ["  of these handled once", "27"],
+        ["  callbacks acknowledged", "40"],
+        ["  of these handled once", "40"],
         ["  handled twice", "0"],
         ["  lost", "0"],
     ]
@@ -48,6 +48,7 @@ def test_the_sum_is_right(shown):
 
 def test_every_callback_is_shown_on_its_way_in_and_when_it_is_handled(shown):
     events = Counter(re.findall(r"^  (->|<-) (\w+) +(?:\d+ bytes  attempt \d: 200|handled)", shown, re.MULTILINE))
+    events.pop(("<-", "LiveTranscript"), None)  # where the demo takes longer than five seconds
     assert {kind for _, kind in events} == set(BUILDERS) - {"LiveError"}
     assert [kind for _, kind in events if events["<-", kind] != events["->", kind]] == []
     assert "  <- Transcript      failed, attempt 1\n  <- Transcript      handled, attempt 2\n" in shown

@@ -20,17 +20,16 @@ from tempfile import TemporaryDirectory
 import httpx
 import typer
 from rich.console import Console
+from websockets.sync.client import connect
 
 from ..core.auth import SignedAuth
 from ..errors import SetupError
 from ..receiver import Receiver
 from ..server import listen
-from ..testing import payloads
 from ..testing.clock import SteppedClock
 from ..testing.emulator import Emulator
-from ..testing.ids import new_request_id
-from ..testing.record import Attempt, Outgoing, Record, Submission
-from ..testing.target import RETRY_WAIT, read_target
+from ..testing.record import Attempt, Outgoing, Record
+from ..testing.target import RETRY_WAIT
 from .output import console
 from .settings import PREFIX
 
@@ -55,6 +54,14 @@ PRODUCTS: Mapping[str, Mapping[str, str]] = {  # where it is submitted, and what
     "/v1/listen?fault=error": RECORDING,
     "/v1/listen?fault=broken-json": RECORDING,
 }
+LIVE = {
+    "encoding": "linear16",
+    "sample_rate": "8000",
+    "interim_results": "true",
+    "vad_events": "true",
+    "utterance_end_ms": "1000",
+}
+LIVE_SECONDS, SECOND = 6, bytes(2 * 8000)  # of such audio
 
 
 def demo() -> None:
@@ -250,19 +257,17 @@ class _Stage:
         self.later(0)
 
     def stream(self) -> None:
-        """Send the messages of a live stream; entered by hand, since the emulator takes no live audio."""
-        to, now = read_target(self._twin.callback_url(local=True)), self._emulator.clock.now()
-        stream = Submission(new_request_id(now), "/v1/listen", now, "LiveResult", "POST", to.shown, None)
-        self.books.record.submissions.append(stream)
-        for message in (
-            payloads.speech_started(),
-            payloads.live_result(request_id=stream.request_id),
-            payloads.utterance_end(),
-            payloads.stream_metadata(request_id=stream.request_id),
-        ):
-            headers = {**message.headers, **to.headers}
-            stream.send(message).note(now, self._client.post(to.url, content=message.body, headers=headers).status_code)
-            self.look()
+        """Stream some audio; each message comes back as a POST of its own."""
+        url = self._client.base_url.join("/v1/listen").copy_with(scheme="ws", params=LIVE)
+        callback = url.copy_add_param("callback", self._twin.callback_url(local=True))
+        with connect(str(callback), additional_headers={"authorization": "Token any"}) as socket:
+            for _ in range(LIVE_SECONDS):
+                socket.send(SECOND)
+                self.later(0)
+            socket.send('{"type": "CloseStream"}')
+            for _ in socket:  # until Deepgram closes
+                pass
+        self.later(0)
 
     def later(self, seconds: float = RETRY_WAIT) -> None:
         """Let some of Deepgram's time pass, and show what came of it."""
