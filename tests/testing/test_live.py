@@ -137,10 +137,12 @@ async def test_without_a_callback_the_messages_come_back_over_the_same_socket():
     assert (messages[-1].duration, messages[-1].channels, messages.code) == (6.0, 1, 1000)
 
 
-async def test_what_is_posted_becomes_the_events_of_a_receiver_and_the_whole_stream(tmp_path):
+@pytest.mark.parametrize("scheme", ["http", "ws"])
+async def test_what_is_called_back_becomes_the_events_of_a_receiver_and_the_whole_stream(tmp_path, scheme):
     heard = list[Event]()
     async with a_receiver(tmp_path, heard) as (_, url), emulated() as (emulator, client):
-        told = await speak(client, *[SECOND] * 6, callback=url, interim_results="true", vad_events="true")
+        callback = url.replace("http", scheme, 1)
+        told = await speak(client, *[SECOND] * 6, callback=callback, interim_results="true", vad_events="true")
         await emulator.idle()
         await until(lambda: heard and isinstance(heard[-1], LiveTranscript))
     assert told == []
@@ -149,8 +151,9 @@ async def test_what_is_posted_becomes_the_events_of_a_receiver_and_the_whole_str
     whole = heard[-1]
     assert isinstance(whole, LiveTranscript)
     assert (whole.complete, len(whole.utterances), whole.duration) == (True, 2, 6.0)
-    assert whole.request_id == emulator.record.submissions[0].request_id
-    assert emulator.record.submissions[0].acknowledged
+    [submission] = emulator.record.submissions
+    assert whole.request_id == submission.request_id
+    assert submission.acknowledged is (scheme == "http")  # nobody acknowledges a frame
 
 
 async def test_the_synchronous_client_is_served_too(tmp_path):
