@@ -23,6 +23,7 @@ from dgreceiver.testing import Emulator
 from dgreceiver.testing.clock import Clock
 
 from ..support import LOOK, address, entries_of, in_file, listen, new_receiver, until_state
+from .browser import page_at
 
 if not os.environ.get("CI"):  # there they have to be installed
     for needed in ("deepgram", "django", "flask_sqlalchemy", "gunicorn", "python_multipart", "sqlmodel"):
@@ -155,9 +156,19 @@ async def test_what_is_submitted_by_the_form_is_on_the_page_once(app, form, faul
         assert sum(len(callback.attempts) for callback in emulator.record.callbacks) > 1
         example.page().shows_one()
         await handle_again(receiver)
-        example.page().shows_one()
+        await looks_right(example)
         assert example.stop() in ENDED
     assert re.findall("Traceback|ERROR|WARNING", example.log) == []
+
+
+async def looks_right(example: Example) -> None:
+    """What a user sees in a real browser: the recording's name as it was given, and what was said in it, once."""
+    page = example.page()
+    page.shows_one()
+    async with page_at(str(example.browser.base_url), example.folder) as seen:
+        shown = await seen.shows(lambda text: "<b>.wav" in text)
+    said = " ".join(page.transcripts[0].split())  # as a browser sets lines
+    assert " ".join(shown.split()).count(said) == 1
 
 
 async def handle_again(receiver: Receiver) -> None:
