@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -179,8 +179,7 @@ class Dispatcher:
             return self._bury(entry, entry.marks, "the process died while handling it")
         if not self._handlers.may_want(entry.kind):
             return self._leave_unhandled(entry)
-        async with self._one_at_a_time if entry.kind == WHOLE else nullcontext():
-            content = await whole(self._inbox, entry, body)
+        content = await self._whole(entry, body) if entry.kind == WHOLE else body
         if content is None:
             return self._bury(entry, entry.marks, "its messages are no longer kept")
         event = parse(entry.kind, content, entry.headers)
@@ -188,6 +187,10 @@ class Dispatcher:
         if not wanting:
             return self._leave_unhandled(entry)
         return await self._hand(event, entry, wanting)
+
+    async def _whole(self, entry: Entry, body: bytes) -> bytes | None:
+        async with self._one_at_a_time:
+            return await whole(self._inbox, entry, body)
 
     async def _hand(self, event: Event, entry: Entry, wanting: Sequence[Handler]) -> None:
         """Give an event to those that want it and have not come to an end with it."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
-from hashlib import sha256
 
 import msgspec
 from msgspec.structs import replace
 
+from .core.callbacks import fingerprint
 from .core.transcript import assemble
 from .inbox.contract import Entry, Inbox
 
@@ -80,8 +80,7 @@ def streams_of(names: Sequence[str | None], *, latest: str | None, known: Collec
 
 def key_of(stream: Stream) -> str:
     """The key of a stream's next LiveTranscript: the same in every process, another for each revision."""
-    text = f"{stream.lane}:{WHOLE}:{stream.revision}:{stream.request_id}"
-    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return fingerprint(f"{stream.lane}:{WHOLE}:{stream.revision}:{stream.request_id}")
 
 
 def seed(stream: Stream) -> bytes:

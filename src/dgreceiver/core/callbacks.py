@@ -277,5 +277,9 @@ def digest(body: bytes) -> str:
 
 def _key(receiver: str, *parts: str) -> str:
     """A digest over length-prefixed parts, so that no body can make another's key."""
-    text = "".join([f"{len(part)}:{part}" for part in (receiver, *parts)])
+    return fingerprint("".join([f"{len(part)}:{part}" for part in (receiver, *parts)]))
+
+
+def fingerprint(text: str) -> str:
+    """The short digest that keys and lanes are."""
     return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]

@@ -6,14 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
 from msgspec.structs import replace
 from sqlalchemy import Connection, bindparam, delete, func, select, text, update
 
-from ..core.callbacks import Callback, Label, digest, identify
+from ..core.callbacks import Callback, Label, digest, fingerprint, identify
 from ..errors import InboxError
 from ..streams import LAST, WHOLE, Endings, Stream, key_of, seed, streams_of
 from . import lanes
@@ -754,7 +753,7 @@ def _tell_weak(connection: Connection, label: Label, now: float) -> tuple[Label,
 
 
 def _derived(key: str, part: str) -> str:
-    return sha256(f"{key}:{part}".encode()).hexdigest()[:32]
+    return fingerprint(f"{key}:{part}")
 
 
 def _ids(clock: Callable[[], float]) -> Iterator[int]:

@@ -22,6 +22,8 @@ EXTRA_HEADERS = {
     503: (b"retry-after", b"30"),
 }
 
+HTTP = "http.response"
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -49,10 +51,10 @@ class HttpDoor:
     async def _refuse(self, scope: Scope, send: Send, error: DgreceiverError) -> None:
         refuse(self._refusals, scope, error, emit=self._emit, at=self._now())
         if not isinstance(error, Disconnected):
-            await answer(send, error.status, {"error": HTTPStatus(error.status).phrase.lower()})
+            await say_no(send, error)
 
 
-async def answer(send: Send, status: int, content: dict[str, str | None], *, way: str = "http.response") -> None:
+async def answer(send: Send, status: int, content: dict[str, str | None], *, way: str = HTTP) -> None:
     """Answer in JSON; a WebSocket that is not accepted is answered by way of `websocket.http.response`."""
     body = _encode(content)
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
@@ -60,6 +62,11 @@ async def answer(send: Send, status: int, content: dict[str, str | None], *, way
         headers.append(EXTRA_HEADERS[status])
     await send({"type": f"{way}.start", "status": status, "headers": headers})
     await send({"type": f"{way}.body", "body": body})
+
+
+async def say_no(send: Send, error: DgreceiverError, *, way: str = HTTP) -> None:
+    """Answer with a status; the reason is for the log."""
+    await answer(send, error.status, {"error": HTTPStatus(error.status).phrase.lower()}, way=way)
 
 
 def _no_callback(scope: Scope) -> Refused:

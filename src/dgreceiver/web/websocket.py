@@ -8,14 +8,13 @@ from contextlib import suppress
 from contextvars import Context
 from datetime import datetime
 from functools import partial
-from http import HTTPStatus
 
 from starlette.types import Message, Receive, Scope, Send
 
 from ..core.callbacks import lane_of
 from ..errors import Busy, DgreceiverError, InboxError, Refused, SpoolFull
 from ..facts import Hook, LiveStreamBegun, LiveStreamCut, LiveStreamEnded, LiveStreamSpooling
-from .http import answer, path_below
+from .http import path_below, say_no
 from .intake import Connection, Intake
 from .refusals import Refusals, peer_of, refuse
 from .spool import SPOOL, Backlog, Frame
@@ -158,6 +157,6 @@ async def deny(scope: Scope, send: Send, error: DgreceiverError) -> None:
     Source: ASGI, WebSocket denial response.
     """
     if DENIAL in scope.get("extensions", {}):
-        await answer(send, error.status, {"error": HTTPStatus(error.status).phrase.lower()}, way=DENIAL)
+        await say_no(send, error, way=DENIAL)
     else:
         await send({"type": "websocket.close", "code": error.close_code})
