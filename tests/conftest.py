@@ -25,3 +25,11 @@ def small_disk(tmp_path):
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"cannot mount: {mounted.stderr}")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A test may log what UTF-8 cannot carry, half a surrogate for one; the report of it has to reach pytest-xdist."""
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report

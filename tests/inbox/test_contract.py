@@ -624,6 +624,16 @@ async def test_a_replayed_lane_is_worked_off_in_order(inbox):
     assert await nothing_is_due(inbox)
 
 
+async def test_a_replayed_message_is_due_by_its_age_like_all_of_its_lane(shelf, inbox):
+    put = await inbox.put(message("j-1"))
+    await end_as(inbox, "dead")
+    shelf.clock.now += 10
+    await inbox.put(message("j-2"))
+    shelf.clock.now += 10
+    await inbox.replay(key=put.key)
+    assert (await entry_of(inbox)).key == put.key
+
+
 async def test_a_replay_behind_what_is_postponed_waits_with_it(shelf, inbox):
     puts = [await inbox.put(message("j-1")) for _ in range(2)]
     await end_as(inbox, "dead")

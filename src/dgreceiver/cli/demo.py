@@ -265,8 +265,7 @@ class _Stage:
                 socket.send(SECOND)
                 self.later(0)
             socket.send('{"type": "CloseStream"}')
-            for _ in socket:  # until Deepgram closes
-                pass
+            list(socket)  # until Deepgram closes
         self.later(0)
 
     def later(self, seconds: float = RETRY_WAIT) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, and_, case, delete, exists, func, or_, select, text, update
 
 from ..streams import WHOLE
 from .contract import Entry, Mark, State
@@ -86,7 +86,8 @@ def _begin_again(connection: Connection, entries: Sequence[Entry], now: float) -
     for entry in entries:
         alike.setdefault(_what_is_left(entry), []).append(entry.id)
     for marks, ids in alike.items():
-        values = {"state": "waiting", "due": now, "changed": now, "crashes": 0, "error": None, "replayed": True}
+        due = case((_c.lane.is_(None), now))  # in a lane it has no time until it is the first there
+        values = {"state": "waiting", "due": due, "changed": now, "crashes": 0, "error": None, "replayed": True}
         connection.execute(update(callbacks).where(_c.id.in_(ids)).values(**values, marks=marks))
     names = {entry.lane for entry in entries if entry.lane}
     if names:  # behind what is unfinished before it, before what is unfinished behind it
