@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import httpx
+import pytest
 from sqlalchemy import select
 
 from dgreceiver.inbox.rows import read_body
@@ -57,6 +58,12 @@ class Said:
     payload: Payload
 
 
+def instants(said: Sequence[Said], dice: random.Random) -> list[float]:
+    """When the power may go: half of them right behind an acknowledgement."""
+    times = sorted(each.at for each in said)
+    return [dice.choice([dice.choice(times), dice.uniform(times[0], times[-1])]) for _ in range(CUTS)]
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """What was sent to a receiver on a disk, and what it did."""
@@ -65,11 +72,6 @@ class Run:
     acknowledged: Sequence[Said]
     frames: Sequence[str]  # of one WebSocket, which nobody acknowledges
     handled: Mapping[str, float]  # when, by key
-
-    def instants(self, dice: random.Random) -> list[float]:
-        """Half of them right behind an acknowledgement."""
-        times = sorted(said.at for said in self.acknowledged)
-        return [dice.choice([dice.choice(times), dice.uniform(times[0], times[-1])]) for _ in range(CUTS)]
 
     def payloads(self, at: float) -> list[Payload]:
         return [said.payload for said in self.acknowledged if said.at <= at]
@@ -179,7 +181,7 @@ async def a_run(disk: Disk, folder: Path) -> Run:
 
 async def test_whenever_the_power_goes_all_that_was_acknowledged_is_there_byte_for_byte(disk, tmp_path):
     run = await a_run(disk, tmp_path)
-    for seed, at in enumerate(run.instants(random.Random(1))):
+    for seed, at in enumerate(instants(run.acknowledged, random.Random(1))):
         with cut(disk, at, seed=seed) as folder:
             found = found_in(folder)
             bodies = Counter(found.bodies.values())
@@ -237,27 +239,49 @@ async def test_an_acknowledgement_comes_after_the_sync_that_followed_its_write(d
         assert synced < each.at
 
 
-# --- a sync that fails, a process that dies before it
+# --- a disk that fails, a process that dies before its sync
+
+
+@pytest.mark.parametrize("fault", [Disk.full, Disk.failing, Disk.failing_syncs])
+def test_what_cannot_be_written_is_not_acknowledged_and_takes_nothing_that_was(disk, tmp_path, fault):
+    said = []
+    with serving(disk, tmp_path) as process:
+        for _ in range(4):
+            said += insisted(process, [transcript()])
+            fault(disk)
+            payload = transcript()
+            assert {say(process, each) for each in [payload, payload, transcript()]} == {503}
+            disk.mend()
+            said += insisted(process, [payload])
+    assert taken_by_cuts(disk, said) == []
 
 
 def test_what_is_acknowledged_after_syncs_have_failed_is_on_the_disk(disk, tmp_path):
     """Linux says once that it could not write, and takes it as written from then on: another sync is no proof."""
-    said = [transcript()]
+    said = []
     with serving(disk, tmp_path) as process:
-        assert say(process, said[0]) == 200
-        for times in range(1, 8):
-            said.append(transcript())
+        for times in range(8):
             disk.failing_syncs(times=times)
-            while say(process, said[-1]) != 200:
-                pass
-            assert not any(lost(disk, said, seed=seed) for seed in range(10))
+            said += insisted(process, [transcript(), transcript()])
+    assert taken_by_cuts(disk, said) == []
 
 
-def test_while_syncs_fail_nothing_is_acknowledged(disk, tmp_path):
-    with serving(disk, tmp_path) as process:
-        assert say(process, transcript()) == 200
-        disk.failing_syncs()
-        assert {say(process, payload) for payload in [transcript()] * 3 + [transcript()]} == {503}
+def insisted(process: Process, payloads: Sequence[Payload]) -> list[Said]:
+    """Each is sent until it is acknowledged."""
+    said = []
+    for payload in payloads:
+        while say(process, payload) != 200:
+            pass
+        said.append(Said(time.monotonic(), payload))
+    return said
+
+
+def taken_by_cuts(disk: Disk, said: Sequence[Said]) -> list[Payload]:
+    """What is lost of what had been acknowledged, by cuts at any instant."""
+    dice, taken = random.Random(1), list[Payload]()
+    for seed, at in enumerate(instants(said, dice)):
+        taken += lost(disk, [each.payload for each in said if each.at <= at], at, seed=seed)
+    return taken
 
 
 def test_what_a_killed_process_has_written_is_on_the_disk_before_its_retry_is_a_duplicate(disk, tmp_path):
