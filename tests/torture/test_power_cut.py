@@ -267,6 +267,8 @@ def test_what_is_acknowledged_after_syncs_have_failed_is_on_the_disk(disk, tmp_p
         for times in range(8):
             disk.failing_syncs(times=times)
             said += insisted(process, [transcript()])
+        process.child.terminate()
+        assert process.child.wait(20) == 0
     assert taken_by_cuts(disk, said) == []
 
 
