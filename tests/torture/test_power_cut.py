@@ -117,8 +117,11 @@ def lost(disk: Disk, payloads: Sequence[Payload], at: float | None = None, *, se
 
 @contextmanager
 def serving(disk: Disk, folder: Path, app: str = STORES) -> Iterator[Process]:
-    with a_process(folder, app, environment=disk.environment) as process:
-        yield process
+    with pytest.MonkeyPatch.context() as around:
+        for name, value in disk.environment.items():
+            around.setenv(name, value)
+        with a_process(folder, app) as process:
+            yield process
 
 
 def say(process: Process, payload: Payload) -> int:
