@@ -259,6 +259,26 @@ def test_it_starts_anew_in_another_loop(tmp_path, inbox):
     gc.collect()
 
 
+@pytest.mark.parametrize("later", range(6))
+def test_a_loop_may_end_in_whatever_moment_of_a_delivery(later):
+    receiver = new_receiver()
+
+    async def leave_before_it_is_settled() -> None:
+        handled = asyncio.Event()
+
+        @receiver.on(Event)
+        async def save(event: Event) -> None:
+            handled.set()
+            for _ in range(later):
+                await asyncio.sleep(0)
+
+        await sent(receiver)
+        await handled.wait()
+
+    asyncio.run(leave_before_it_is_settled())
+    gc.collect()  # here Python would tell of a coroutine that nobody awaited
+
+
 async def test_a_handler_that_is_registered_after_the_start_gets_what_came_before_it_too():
     receiver, seen = new_receiver(), list[str | None]()
     async with receiver.running():
