@@ -278,14 +278,15 @@ class Dispatcher:
 
     def _failed(self, handler: Handler, entry: Entry, attempt: int, error: BaseException) -> _Run:
         """What is to become of a run that ended badly."""
-        policy = self._retry.in_lane() if entry.lane else self._retry
+        holds_up = entry.lane is not None and entry.kind != WHOLE  # others wait behind it
+        policy = self._retry.in_lane() if holds_up else self._retry
         wait = policy.wait_after(attempt, roll=self._roll())
         if isinstance(error, Bury):
             wait = None
         elif isinstance(error, Retry) and wait is not None and error.after is not None:
             try:
                 after = seconds(error.after, "Retry's after")
-                wait = min(after, LANE_WAIT) if entry.lane else after
+                wait = min(after, LANE_WAIT) if holds_up else after
             except SetupError as wrong:
                 error = wrong  # it was meant, so it is tried again, but by the policy
         said, cause = describe(error), None if isinstance(error, Verdict) else error
