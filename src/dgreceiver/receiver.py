@@ -90,8 +90,8 @@ class Receiver(TakesHandlers):
         self._open_inbox = _opener(inbox)
         self._retry = retry
         self.limits = limits
-        self._dedupe_for = timedelta(seconds=seconds(dedupe_for, "dedupe_for"))
-        self._keep = timedelta(seconds=seconds(keep, "keep"))
+        self.dedupe_for = timedelta(seconds=seconds(dedupe_for, "dedupe_for"))
+        self.keep = timedelta(seconds=seconds(keep, "keep"))
         self._endings = Endings(idle=seconds(stream_idle, "stream_idle"))
         self._concurrency = concurrency
         self._ack = ack
@@ -101,7 +101,7 @@ class Receiver(TakesHandlers):
         self._start = asyncio.Lock()
         self._stopped = False
         self.made_at = _caller()
-        _check(self, ack, dedupe_for=self._dedupe_for, concurrency=concurrency)
+        _check(self, ack, dedupe_for=self.dedupe_for, concurrency=concurrency)
         _register(self)
 
     # --- starting and stopping ---
@@ -190,7 +190,7 @@ class Receiver(TakesHandlers):
     async def _purge(self, inbox: Inbox) -> None:
         while True:
             with suppress(InboxError):  # reported by the inbox; the next time comes
-                await inbox.purge(keep=self._keep, dedupe_for=self._dedupe_for)
+                await inbox.purge(keep=self.keep, dedupe_for=self.dedupe_for)
             await asyncio.sleep(PURGE_EVERY)
 
     async def _stop(self) -> None:
