@@ -255,6 +255,13 @@ async def test_who_leaves_before_the_body_is_whole_has_a_line_without_a_status(c
 # --- who is sent away
 
 
+@pytest.mark.parametrize("told", [b"", b"x-forwarded-for: 127.0.0.1\r\n", b"x-real-ip: 127.0.0.1\r\n"])
+async def test_a_peer_that_calls_from_this_host_needs_credentials(told):
+    async with running() as served:
+        said = await served.say(b"POST / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n" + told + b"\r\n")
+    assert said.startswith(b"HTTP/1.1 401 ")
+
+
 @pytest.mark.parametrize(
     "pieces",
     [
