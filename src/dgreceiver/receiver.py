@@ -8,7 +8,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import Context
 from datetime import UTC, datetime, timedelta
@@ -326,11 +326,7 @@ class Receiver(TakesHandlers):
 
         Raises: SetupError unless exactly one of both is given.
         """
-        return await self._where_it_runs(self._replay(key, state))
-
-    async def _replay(self, key: str | None, state: State | None) -> int:
-        async with self.opened() as inbox:
-            return await inbox.replay(key=key, state=state)
+        return await self._where_it_runs(self._ask(lambda inbox: inbox.replay(key=key, state=state)))
 
     async def erase(self, *, request_id: str | None = None, job: str | None = None) -> Erased:
         """Remove all that is kept of a request or a job; what was reached, and what could not be.
@@ -339,11 +335,11 @@ class Receiver(TakesHandlers):
 
         Raises: SetupError unless exactly one of both is given.
         """
-        return await self._where_it_runs(self._erase(request_id, job))
+        return await self._where_it_runs(self._ask(lambda inbox: inbox.erase(request_id=request_id, job=job)))
 
-    async def _erase(self, request_id: str | None, job: str | None) -> Erased:
+    async def _ask(self, question: Callable[[Inbox], Awaitable[T]]) -> T:
         async with self.opened() as inbox:
-            return await inbox.erase(request_id=request_id, job=job)
+            return await question(inbox)
 
     async def _where_it_runs(self, work: Coroutine[Any, Any, T]) -> T:
         """Do it on the loop on which it runs, which is not the caller's in a WSGI app."""
