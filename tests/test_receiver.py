@@ -115,7 +115,7 @@ def test_making_a_receiver_touches_nothing(tmp_path, monkeypatch):
 
 
 def test_durations_may_be_seconds():
-    assert new_receiver(dedupe_for=1800, keep=0.5, stream_idle=1)._keep == timedelta(milliseconds=500)
+    assert new_receiver(dedupe_for=1800, keep=0.5, stream_idle=1).keep == timedelta(milliseconds=500)
 
 
 # --- two of one name

@@ -217,7 +217,7 @@ async def test_a_whole_that_nobody_wants_is_kept_and_told_of_once():
     async with client_of(receiver) as client:
         await post_all(client, final("one", "r-1"), final("two", "r-2"), last("r-1"), last("r-2"))
         await until(lambda: len(facts.of(DeliveryUnhandled)) == 2)
-        assert [fact.first for fact in facts.of(DeliveryUnhandled)] == [True, False]
+        assert [fact.hint for fact in facts.of(DeliveryUnhandled)] == [True, False]
         receiver.on(LiveTranscript)(wholes.append)
         await until_state(receiver, "done", "unhandled")
         assert await receiver.replay(state="unhandled") == 2

@@ -16,7 +16,7 @@ from .errors import Bury, InboxError, Retry, SetupError, Verdict
 from .facts import DeliveryBuried, DeliveryUnhandled, HandlerAbandoned, HandlerFailed, HandlerSucceeded, Hook
 from .handlers import Handler, Handlers, paste
 from .inbox.contract import Delivery, Entry, Inbox, Mark
-from .streams import WHOLE, whole
+from .streams import MESSAGES, WHOLE, whole
 from .threads import Threads
 
 ALONE_FROM = 5  # crashes from which a delivery runs with no other beside it
@@ -228,10 +228,13 @@ class Dispatcher:
         self._end(partial(self._inbox.bury, entry, marks, error=reason))
 
     def _leave_unhandled(self, entry: Entry) -> None:
-        first = entry.kind not in self._unhandled
+        hint = entry.kind not in self._unhandled and not self._handles_the_whole_of(entry.kind)
         self._unhandled.add(entry.kind)
-        self._emit(DeliveryUnhandled(entry.kind, entry.request_id, entry.key, paste(entry.kind), first))
+        self._emit(DeliveryUnhandled(entry.kind, entry.request_id, entry.key, paste(entry.kind), hint))
         self._end(partial(self._inbox.settle, entry, "unhandled", entry.marks))
+
+    def _handles_the_whole_of(self, kind: str) -> bool:
+        return kind in MESSAGES and bool(self._handlers.of_kind(WHOLE))
 
     def _end(self, end: Callable[[], Awaitable[None]]) -> None:
         """Have a lease ended without keeping the slot for it."""
