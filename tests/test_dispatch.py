@@ -22,6 +22,7 @@ from dgreceiver import (
     Failure,
     InboxError,
     LiveResult,
+    LiveTranscript,
     Retry,
     RetryPolicy,
     Transcript,
@@ -36,7 +37,16 @@ from dgreceiver.facts import (
     HandlerSucceeded,
 )
 from dgreceiver.inbox.sqlite import SqliteInbox
-from dgreceiver.testing.payloads import failure, live_result, transcript, utterance_end
+from dgreceiver.streams import Endings
+from dgreceiver.testing.payloads import (
+    failure,
+    live_error,
+    live_result,
+    speech_started,
+    stream_metadata,
+    transcript,
+    utterance_end,
+)
 
 from .support import Facts, deliver, entries_of, in_file, new_receiver, until, until_state
 
@@ -268,7 +278,7 @@ async def test_what_nobody_handles_is_kept_and_each_kind_is_told_of_once(caplog)
         await deliver(receiver, transcript(), transcript(), utterance_end())
         await receiver.idle()
         assert [entry.state for entry in await entries_of(receiver)] == ["unhandled"] * 3
-    assert [(fact.kind, fact.first) for fact in facts.of(DeliveryUnhandled)] == [
+    assert [(fact.kind, fact.hint) for fact in facts.of(DeliveryUnhandled)] == [
         ("Transcript", True),
         ("Transcript", False),
         ("UtteranceEnd", True),
@@ -281,6 +291,20 @@ async def test_what_nobody_handles_is_kept_and_each_kind_is_told_of_once(caplog)
     assert warnings[1].endswith(
         "@receiver.on(UtteranceEnd)\nasync def on_utterance_end(event: UtteranceEnd) -> None: ..."
     )
+
+
+async def test_whoever_handles_the_whole_of_a_stream_is_not_told_of_its_messages():
+    facts, wholes = Facts(), list[Event]()
+    receiver = new_receiver(hooks=[facts])
+    receiver._endings = Endings(settling=0.05)
+    receiver.on(LiveTranscript)(wholes.append)
+    heard = live_result(request_id="s", is_final=True)
+    async with receiver.running():
+        await deliver(receiver, speech_started(), heard, utterance_end(), live_error(), stream_metadata(request_id="s"))
+        await until(lambda: wholes)
+        await receiver.idle()
+        assert Counter(entry.state for entry in await entries_of(receiver)) == {"unhandled": 5, "done": 1}
+    assert [fact.kind for fact in facts.of(DeliveryUnhandled) if fact.hint] == ["LiveError"]
 
 
 async def test_what_turns_out_to_be_something_else_goes_to_who_wants_that():

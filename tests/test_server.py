@@ -234,6 +234,14 @@ async def test_the_access_log_has_a_line_for_each_request_without_query_or_crede
     assert not [line for line in written for secret in ("hush", "aHVzaA", PASSWORD, BASIC) if secret in line]
 
 
+@pytest.mark.parametrize(("told", "peer"), [(b"192.0.2.7", "192.0.2.7"), (b"\x9b2J", "-")])
+async def test_the_access_log_names_the_peer_that_a_proxy_tells_if_it_is_one(caplog, told, peer):
+    caplog.set_level(logging.INFO, "dgreceiver.access")
+    async with running() as served:
+        await served.say(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-forwarded-for: " + told + b"\r\n\r\n")
+    assert [message.split()[-1] for message in caplog.messages if message.startswith("GET")] == [peer]
+
+
 async def test_who_leaves_before_the_body_is_whole_has_a_line_without_a_status(caplog):
     caplog.set_level(logging.INFO, "dgreceiver.access")
     async with running() as served:
@@ -245,6 +253,13 @@ async def test_who_leaves_before_the_body_is_whole_has_a_line_without_a_status(c
 
 
 # --- who is sent away
+
+
+@pytest.mark.parametrize("told", [b"", b"x-forwarded-for: 127.0.0.1\r\n", b"x-real-ip: 127.0.0.1\r\n"])
+async def test_a_peer_that_calls_from_this_host_needs_credentials(told):
+    async with running() as served:
+        said = await served.say(b"POST / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n" + told + b"\r\n")
+    assert said.startswith(b"HTTP/1.1 401 ")
 
 
 @pytest.mark.parametrize(

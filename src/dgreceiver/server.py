@@ -22,6 +22,7 @@ from uvicorn.server import HANDLED_SIGNALS, ServerState
 from .errors import SetupError
 from .receiver import Receiver
 from .web.http import answer
+from .web.refusals import peer_of
 
 DRAIN = 120.0  # seconds that live streams have to end
 HEAD_SECONDS = 10.0  # for the head of a request, and for a body that nobody waits for any more
@@ -322,8 +323,7 @@ def _with_access_log(app: ASGIApp) -> ASGIApp:
 def _log(scope: Scope, status: int, seconds: float) -> None:
     method = scope.get("method", "WEBSOCKET")
     path = scope["raw_path"][:LONGEST_PATH].decode("latin-1")  # as it was sent: what is odd in it is escaped
-    peer = (scope.get("client") or "-")[0]
-    access.info("%s %s %s %.1f ms %s", method, path, status or "-", seconds * 1000, peer)
+    access.info("%s %s %s %.1f ms %s", method, path, status or "-", seconds * 1000, peer_of(scope) or "-")
 
 
 def _address(host: str, port: int) -> str:

@@ -103,7 +103,7 @@ LINES: dict[type[Fact], tuple[Level, Say]] = {
         lambda f: f"gave up {_what(f)}: {f.reason}; it is kept; replay with: dgreceiver inbox replay {f.key}",
     ),
     facts.DeliveryUnhandled: (
-        lambda f: logging.WARNING if f.first else logging.DEBUG,
+        lambda f: logging.WARNING if f.hint else logging.DEBUG,
         lambda f: (
             f"nothing handles {f.kind} (kept; replay with: dgreceiver inbox replay --unhandled); "
             f"to handle it:\n{f.paste}"

@@ -159,12 +159,24 @@ async def test_the_log_says_what_to_do_about_a_401_and_the_sender_hears_the_stat
     assert "refused 401: " in caplog.text
 
 
-async def test_a_peer_that_is_not_known_is_none():
+@pytest.mark.parametrize(
+    ("client", "peer"),
+    [
+        pytest.param(("192.0.2.1", 80), "192.0.2.1", id="an address"),
+        pytest.param(("[2001:db8::1%eth-0]", 0), "[2001:db8::1%eth-0]", id="with a zone"),
+        pytest.param(("testclient", 0), "testclient", id="a name"),
+        pytest.param(None, None, id="none"),
+        pytest.param(("\x9b2J", 0), None, id="a terminal escape"),
+        pytest.param(("192.0.2.1 200", 0), None, id="more than an address"),
+        pytest.param(("1" * 65, 0), None, id="a long text"),
+    ],
+)
+async def test_a_peer_is_an_address_or_none(client, peer):
     facts = Facts()
     receiver = new_receiver(hooks=[facts])
     async with receiver.running():
-        await Call()(receiver, a_scope("GET", client=None))
-    assert [fact.peer for fact in facts.of(CallbackRefused)] == [None]
+        await Call()(receiver, a_scope("GET", client=client))
+    assert [fact.peer for fact in facts.of(CallbackRefused)] == [peer]
 
 
 # --- bodies

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, case, delete, exists, func, or_, select, text, update
@@ -10,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, and_, case, delete, exists, fu
 from ..streams import WHOLE
 from .contract import Entry, Mark, State
 from .rows import ENTRY, advance, entry_of, marks_as_json, marks_of, read_body
-from .tables import EXPIRING, WAITING, bodies, callbacks, lanes, parts, streams
+from .tables import EXPIRING, OPEN, WAITING, bodies, callbacks, lanes, parts, streams
 
 SWEEP_AFTER = 3600.0  # seconds after which parts without a row are an upload that was cut off
 AT_ONCE = 200  # rows that one statement reads or drops
@@ -64,12 +65,28 @@ def counts(connection: Connection, receiver: str) -> dict[State, int]:
     return {row.state: row.n for row in rows}
 
 
+def oldest(connection: Connection, receiver: str) -> datetime | None:
+    """When the oldest callback came that has not ended."""
+    wanted = select(func.min(_c.received_at)).where(_c.receiver == receiver, text(OPEN))
+    came: float | None = connection.execute(wanted).scalar()
+    return None if came is None else datetime.fromtimestamp(came, UTC)
+
+
 def busy(connection: Connection, receiver: str, now: float) -> bool:
     mine = select(_c.id).where(_c.receiver == receiver)
     due = exists(mine.where(text(WAITING), _c.due <= now))
     leased = exists(mine.where(text("state = 'leased'")))
     ended = exists().where(_s.receiver == receiver, _s.holder.is_(None), _s.ends.is_not(None), _s.ends <= now)
     return bool(connection.execute(select(or_(due, leased, ended))).scalar())
+
+
+def bury_waiting(connection: Connection, receiver: str, key: str, error: str, now: float) -> bool:
+    """Give up a callback that waits; whether it did."""
+    waits = (_c.receiver == receiver, _c.key == key, text(WAITING))
+    dead = {"state": "dead", "due": None, "error": error, "changed": now}
+    buried = connection.execute(update(callbacks).where(*waits).values(**dead).returning(_c.lane)).all()
+    advance(connection, {row.lane for row in buried if row.lane})
+    return bool(buried)
 
 
 def replay(connection: Connection, receiver: str, which: ColumnElement[bool], now: float) -> int:
