@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
 from hashlib import sha256
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
@@ -263,7 +264,7 @@ def _file_system(path: Path, mounts: Path) -> str | None:
     return max(around)[1] if around else None
 
 
-def _write_again(file: IO[bytes]) -> None:
+def _write_again(file: FileIO) -> None:
     file.seek(0)
     while piece := file.read(MIB):
         file.seek(-len(piece), os.SEEK_CUR)
