@@ -176,8 +176,9 @@ class SqlInbox:
         bodies_before = now - keep.total_seconds()
         rows_before = min(bodies_before, now - dedupe_for.total_seconds())
         await self._call(upkeep.forget_streams, bodies_before)
-        while await self._call(upkeep.purge_bodies, bodies_before):
-            pass
+        emptied: float | None = 0.0
+        while emptied is not None:
+            emptied = await self._call(upkeep.purge_bodies, emptied, bodies_before)
         purged = 0
         while dropped := await self._call(upkeep.purge_rows, rows_before):
             purged += dropped
@@ -242,4 +243,4 @@ def _which(**wanted: str | None) -> ColumnElement[bool]:
     if len(given) != 1:
         raise SetupError(f"say which by exactly one of {', '.join(f'{name}=' for name in wanted)}")
     [(name, value)] = given.items()
-    return callbacks.c[name] == value
+    return upkeep.in_state(value) if name == "state" else callbacks.c[name] == value
