@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 import backlog
 import ingest
 from ingest import Case, Plan
 from running import serving
 
-SIZE = 5_000
+SIZE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,24 +20,18 @@ class Grown:
     file: int
     ingest_rate: float
     ingest_cost: float
-    dispatch_rate: float | None  # None without a backlog
-    dispatch_cost: float | None
+    dispatch_rate: float  # of those and what came beside them
+    dispatch_cost: float
 
 
 def measure(plan: Plan, rows: int) -> Grown:
     with plan.bench.room() as folder:
-        inbox = folder / "full.db"
+        inbox = folder / "inbox.db"
         backlog.fill(inbox, backlog.recorded(SIZE), min(rows, 1))
         if rows > 1:
             backlog.multiply(inbox, rows)
         file = inbox.stat().st_size
-        stored = ingest.run(Case("storing", SIZE, 64, 0.0), plan, inbox, rows)
-        rate, cost = _work_off(plan, inbox, rows) if rows else (None, None)
-    return Grown(rows, file, stored.rate, stored.cost, rate, cost)
-
-
-def _work_off(plan: Plan, inbox: Path, rows: int) -> tuple[float, float]:
-    with plan.bench.room() as folder:
-        shutil.move(inbox, folder / "inbox.db")
+        stored = ingest.run_in(folder, Case("storing", SIZE, 64, 0.0), plan, rows)
         with serving("handling", plan.bench, folder, seconds=plan.seconds) as running:
-            return backlog.work_off(running, folder, rows, plan.seconds)
+            rate, cost = backlog.work_off(running, folder, rows + stored.acknowledged, plan.seconds)
+    return Grown(rows, file, stored.rate, stored.cost, rate, cost)

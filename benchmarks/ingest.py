@@ -190,18 +190,17 @@ def run_aloud(case: Case, plan: Plan) -> Result:
     return result
 
 
-def run(case: Case, plan: Plan, inbox: Path | None = None, there: int = 0) -> Result:
-    """Start a server, load it, wait for its handlers, end it, count what it stored.
-
-    Its inbox is new, or a copy of `inbox`, in which `there` callbacks are.
-    """
-    server = SERVERS[case.server]
+def run(case: Case, plan: Plan) -> Result:
+    """Start a server with a new inbox, load it, wait for its handlers, end it, count what it stored."""
     with plan.bench.room() as folder:
-        if inbox is not None:
-            shutil.copy(inbox, folder / "inbox.db")
-        result = _load(case, plan, folder)
-        kept = None if server.kept is None else server.kept(folder) - there
-        handled = Ends.in_folder(folder).distinct() if server.handles else None
+        return run_in(folder, case, plan)
+
+
+def run_in(folder: Path, case: Case, plan: Plan, there: int = 0) -> Result:
+    """The same in a folder with an inbox, in which `there` callbacks are."""
+    server, result = SERVERS[case.server], _load(case, plan, folder)
+    kept = None if server.kept is None else server.kept(folder) - there
+    handled = Ends.in_folder(folder).distinct() if server.handles else None
     result = replace(result, stored=kept, handled=handled)
     _verify(result, plan)
     return result
