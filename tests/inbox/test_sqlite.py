@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -21,13 +22,14 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, inspect, select
+from sqlalchemy import Engine, create_engine, event, inspect, select
 
 from dgreceiver.errors import SetupError
 from dgreceiver.facts import DispatchTaken, Fact, InboxOpened
 from dgreceiver.inbox import locks, migrations
 from dgreceiver.inbox.locks import FileLock
 from dgreceiver.inbox.memory import MemoryInbox
+from dgreceiver.inbox.sql import SqlInbox
 from dgreceiver.inbox.sqlite import SqliteInbox, SqliteMemory, caveat
 from dgreceiver.inbox.tables import REVISIONS, VERSION_TABLE, callbacks, metadata
 
@@ -156,6 +158,45 @@ async def test_memory_needs_no_file(tmp_path, monkeypatch):
     assert (await entry_of(inbox)).request_id == "r-1"
     await inbox.close()
     assert list(tmp_path.iterdir()) == []
+
+
+@contextmanager
+def plans() -> Iterator[list[str]]:
+    """How SQLite finds the rows for what is run meanwhile."""
+    found: list[str] = []
+
+    def explain(connection, cursor, statement, parameters, *_):
+        steps = connection.connection.cursor().execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        found.extend(step for *_, step in steps)
+
+    event.listen(Engine, "before_cursor_execute", explain)
+    try:
+        yield found
+    finally:
+        event.remove(Engine, "before_cursor_execute", explain)
+
+
+@pytest.mark.parametrize(
+    ("call", "by"),
+    [
+        pytest.param(claimed, "dgreceiver_due (receiver=? AND due>?)", id="take over"),
+        pytest.param(SqlInbox.busy, "dgreceiver_due (receiver=? AND due<?)", id="busy"),
+        pytest.param(partial(SqlInbox.page, state="dead"), "dgreceiver_attention (receiver=? AND state=?)", id="page"),
+        pytest.param(partial(SqlInbox.replay, state="dead"), "dgreceiver_attention (receiver=?", id="replay"),
+        pytest.param(
+            partial(SqlInbox.purge, keep=DAY, dedupe_for=DAY),
+            "dgreceiver_expiring (changed>? AND changed<?)",
+            id="purge",
+        ),
+    ],
+)
+async def test_what_is_to_be_done_is_found_without_looking_at_all_that_is_kept(ready, call, by):
+    async with ready.opened() as inbox:
+        await inbox.put(transcript("r-1"))
+        with plans() as found:
+            await call(inbox)
+    assert [step for step in found if step.startswith("SCAN dgreceiver_callback")] == []
+    assert any(by in step for step in found)
 
 
 async def test_purging_gives_the_space_back(ready):

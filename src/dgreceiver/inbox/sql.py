@@ -183,18 +183,14 @@ class SqlInbox:
         bodies_before = now - keep.total_seconds()
         rows_before = min(bodies_before, now - dedupe_for.total_seconds())
         await self._call(upkeep.forget_streams, bodies_before)
-        dropped_bodies = await self._repeat(upkeep.purge_bodies, bodies_before)
-        dropped_rows = await self._repeat(upkeep.purge_rows, rows_before)
+        dropped_bodies, dropped_rows, since = 0, 0, 0.0
+        while ended := await self._call(upkeep.purge_bodies, since, bodies_before):
+            dropped_bodies, since = dropped_bodies + len(ended), ended[-1]
+        while dropped := await self._call(upkeep.purge_rows, rows_before):
+            dropped_rows += dropped
         await self._do(Call(lambda connection: upkeep.sweep(connection, now, rows_before)))
         await self._do(Upkeep(lambda place, connection: place.shrink(connection)))
         return Purged(dropped_bodies, dropped_rows)
-
-    async def _repeat(self, work: Callable[..., int], *args: Any) -> int:
-        """Do something in small transactions until there is nothing left to do; how much there was."""
-        total = 0
-        while done := await self._call(work, *args):
-            total += done
-        return total
 
     def _call(self, work: Callable[..., Any], *args: Any) -> Awaitable[Any]:
         return self._do(Call(lambda connection: work(connection, self._receiver, *args)))
@@ -253,4 +249,4 @@ def _which(**wanted: str | None) -> ColumnElement[bool]:
     if len(given) != 1:
         raise SetupError(f"say which by exactly one of {', '.join(f'{name}=' for name in wanted)}")
     [(name, value)] = given.items()
-    return callbacks.c[name] == value
+    return upkeep.in_state(value) if name == "state" else callbacks.c[name] == value
