@@ -124,14 +124,17 @@ def noting(folder: Path, points: Points, **options: Any) -> Receiver:
     )
     receiver._endings = replace(receiver._endings, settling=0.1, look=0.1)  # of streams; seconds, not minutes
 
+    def note(handler: str, event: Event, delivery: Delivery) -> None:
+        ledger.note("ended", f"{named(event)} {handler} {delivery.attempt}")
+        points("handler: ended")
+
     @receiver.on(Event)
     async def save(event: Event, delivery: Delivery) -> None:
-        if isinstance(event, Audio):
-            return
-        points("handler: begins")
         if isinstance(event, LiveResult):
             await until(lambda: ledger.about("all sent"))  # so that there are some behind the first in the lane
-        note("save", event, delivery)
+        if not isinstance(event, Audio):
+            points("handler: begins")
+            note("save", event, delivery)
 
     @receiver.on(Audio)
     def play(event: Audio, delivery: Delivery) -> None:
@@ -142,17 +145,7 @@ def noting(folder: Path, points: Points, **options: Any) -> Receiver:
     async def look_twice(event: Analysis, delivery: Delivery) -> None:
         """It fails, asks for another attempt, and gives up."""
         note("look_twice", event, delivery)
-        match delivery.attempt:
-            case 1:
-                raise ValueError("not yet")
-            case 2:
-                raise Retry(after=SOON)
-            case _:
-                raise Bury("never")
-
-    def note(handler: str, event: Event, delivery: Delivery) -> None:
-        ledger.note("ended", f"{named(event)} {handler} {delivery.attempt}")
-        points("handler: ended")
+        raise {1: ValueError("not yet"), 2: Retry(after=SOON), 3: Bury("never")}[delivery.attempt]
 
     return receiver
 
@@ -217,22 +210,26 @@ def nothing(_: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes
 # --- what is done to a file
 
 
-def work(folder: Path, life: Life, what: Callable[[Inbox], Awaitable[object]] | None) -> None:
+def work(folder: Path, life: Life, what: Callable[[Inbox], Awaitable[object]]) -> None:
     """Open the inbox and do something to it."""
     points = watched(folder, life)
     receiver = new_receiver(inbox=in_file(folder))
 
     async def run() -> None:
         async with receiver.opened() as inbox:
-            if what is not None:
+            if not life.counts_at_once:
                 points.begin()
-                await what(inbox)
+            await what(inbox)
 
     asyncio.run(run())
 
 
+async def make(inbox: Inbox) -> None:
+    """It has been made when it is open."""
+
+
 async def erase(inbox: Inbox) -> None:
-    await inbox.erase(request_id="r-1")
+    await inbox.erase(request_id="secret-1")
 
 
 async def purge(inbox: Inbox) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from contextlib import closing, contextmanager
-from itertools import chain, repeat, takewhile
+from dataclasses import dataclass
+from itertools import repeat, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ READY = {"fact: DispatchTaken", "PRAGMA incremental_vacuum"}  # it has taken ove
 # How often these are passed depends on time, and before most of them nothing has changed.
 OFTEN = ("SELECT", "COMMIT of SELECT", "after COMMIT of SELECT", "http.request (more")
 
+CHANGING = ("PRAGMA auto_vacuum", "PRAGMA journal_mode", "PRAGMA incremental_vacuum", "PRAGMA wal_checkpoint")
+
 Lines = Sequence[Mapping[str, Any]]
 
 
@@ -44,9 +47,9 @@ class Telling:
 
 
 def passages(names: Iterable[str]) -> list[Point]:
-    """Of each point that was passed, the first and the last time; of those that are passed often, the first."""
-    times = Counter(name for name in names if not name.startswith("PRAGMA"))
-    return [Point(name, nth) for name in times for nth in sorted({1, 1 if name.startswith(OFTEN) else times[name]})]
+    """One passage of each point: the middle one, behind which and before which there is something to be done."""
+    times = Counter(name for name in names if not name.startswith("PRAGMA") or name in CHANGING)
+    return [Point(name, 1 if name.startswith(OFTEN) else (1 + times[name]) // 2) for name in times]
 
 
 def unsettled(lines: Lines) -> tuple[Counter[str], Counter[str]]:
@@ -71,22 +74,44 @@ def by_stream(notes: Iterable[str]) -> Mapping[str, list[str]]:
     return streams
 
 
+class Book(Ledger):
+    """A ledger that is looked into often: what was read is kept."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._lines: list[Mapping[str, Any]] = []
+        self._read = 0  # bytes
+
+    def clear(self) -> None:
+        os.ftruncate(self._file, 0)
+        self._lines, self._read = [], 0
+
+    def read(self) -> Lines:
+        with self._path.open("rb") as file:
+            file.seek(self._read)
+            whole, end, _ = file.read().rpartition(b"\n")
+        self._read += len(whole + end)
+        self._lines += map(json.loads, whole.splitlines())
+        return self._lines
+
+
 class Lives:
     """The processes that hear one story, one after the other, over one inbox file."""
 
     def __init__(self, story: Story, folder: Path, client: httpx.AsyncClient) -> None:
         self._story = story
         self._folder = folder
-        self._ledger = Ledger(folder)
+        self._ledger = Book(folder)
         self._sender = Sender(client, self._ledger)
         self._living: list[tuple[Process, socket.socket]] = []  # the first is spoken to
         self._ready = defaultdict[int, set[str]](set)  # of READY, by process
+        self._coming: Iterator[Life] = iter(())
         self._told = 0
 
     async def points(self) -> list[Point]:
         """Those that a process comes by when the story is told to it."""
         first = [Life(self._story.after)] if self._story.after else []
-        self._coming = chain(first, repeat(Life(None, counts_at_once=bool(first))))
+        self._coming = iter([*first, Life(counts_at_once=bool(first))])
         with self._ending():
             self._start()
             await self._tell(deaths=len(first))
@@ -125,7 +150,7 @@ class Lives:
 
     async def _tell(self, *, deaths: int) -> bool:
         """Tell the story, and replace whoever dies of it; whether all did who were to."""
-        os.truncate(self._folder / "ledger.jsonl", 0)
+        self._ledger.clear()
         self._told += 1
         telling = asyncio.create_task(self._send(f"r-{self._told}"))
         try:

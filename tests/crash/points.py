@@ -13,26 +13,26 @@ import re
 import signal
 import sqlite3
 import sys
-import threading
 from collections import Counter
-from types import FrameType
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
-from dgreceiver.core.callbacks import identify
-from dgreceiver.core.events import parse
+from dgreceiver import dispatch
 from dgreceiver.facts import Fact
+from dgreceiver.inbox import sql, store
 
 from ..support import Ledger
 
 LOOKED_AT = 2_000  # characters of a statement; behind them are the values
-_VERB = re.compile(r"[A-Z]+( (INTO|FROM|TABLE|INDEX))?")
+_VERB = re.compile(r"[A-Z]+")
 _TABLE = re.compile(r"\bdgreceiver_(\w+)")
 _STATE = re.compile(r"SET (?:.*?\b)?state='(\w+)'", re.DOTALL)
 _COLUMN = re.compile(r"SET (\w+)")
-_PRAGMA = re.compile(r"PRAGMA ((?:\w+\.)?\w+)")
+_PRAGMA = re.compile(r"PRAGMA (?:\w+\.)?\w+")
+_CREATE = re.compile(r"CREATE \w+")
 
 
 class Point(NamedTuple):
@@ -75,14 +75,17 @@ class Points:
         transaction = Transaction(self, ledger)
         event.listen(Pool, "connect", transaction.trace)
         sys.addaudithook(transaction.audit)
-        steps = {identify.__code__: "identify", parse.__code__: "parse"}
+        for place, step in ((sql, "identify"), (store, "identify"), (dispatch, "parse")):
+            setattr(place, step, self._around(step, getattr(place, step)))
 
-        def profile(frame: FrameType, what: str, _: object) -> None:
-            if what in ("call", "return") and frame.f_code in steps:
-                self(f"{steps[frame.f_code]}: {'begins' if what == 'call' else 'ended'}")
+    def _around(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*args: Any, **options: Any) -> Any:
+            self(f"{name}: begins")
+            result = function(*args, **options)
+            self(f"{name}: ended")
+            return result
 
-        sys.setprofile(profile)
-        threading.setprofile(profile)
+        return called
 
 
 class Transaction:
@@ -106,35 +109,35 @@ class Transaction:
                 self._ledger.note("settled", None)
             self._points(f"after COMMIT of {self._content}")
 
-    def begins(self, sql: str) -> None:
+    def begins(self, statement: str) -> None:
         """SQLite is about to run a statement."""
-        sql = " ".join(sql[:LOOKED_AT].split())
-        if sql.startswith("BEGIN"):
+        said = " ".join(statement[:LOOKED_AT].split())
+        if said.startswith("BEGIN"):
             self._statements, self._ends = [], False
-        elif sql == "COMMIT":
+        elif said == "COMMIT":
             self._points(f"COMMIT of {self._content}")
             if self._ends:
                 self._ledger.note("settling", None)
             self._committing = True
         else:
-            self._statements.append(named(sql))
-            self._ends = self._ends or (sql.startswith("UPDATE") and "marks='{\"" in sql)
+            self._statements.append(named(said))
+            self._ends = self._ends or (said.startswith("UPDATE") and "marks='{\"" in said)
             self._points(self._statements[-1])
 
     @property
     def _content(self) -> str:
         """What it is for: the callback that it stores, or else the first that it changes."""
-        changes = [each for each in self._statements if not each.startswith("SELECT")]
+        changes = [each for each in self._statements if not each.startswith(("SELECT", "PRAGMA"))]
         stored = [each for each in changes if each == "INSERT callback"]
         return (stored or changes or self._statements or ["nothing"])[0]
 
 
-def named(sql: str) -> str:
+def named(said: str) -> str:
     """A statement by what it does to which table; an UPDATE by the state it leads to, or the first that it sets."""
-    if pragma := _PRAGMA.match(sql):
-        return f"PRAGMA {pragma[1]}"
-    verb, table = _VERB.match(sql), _TABLE.search(sql)
-    name = f"{verb[0].split()[0] if verb else sql[:20]} {table[1] if table else ''}".strip()
-    if name.startswith("UPDATE") and (to := _STATE.search(sql) or _COLUMN.search(sql)):
+    if known := _PRAGMA.match(said) or _CREATE.match(said):
+        return known[0]
+    verb, table = _VERB.match(said), _TABLE.search(said)
+    name = " ".join(found for found in (verb and verb[0], table and table[1]) if found)
+    if name.startswith("UPDATE") and (to := _STATE.search(said) or _COLUMN.search(said)):
         name = f"{name}: {to[1]}"
     return name

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import Any
 
 import httpx
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from dgreceiver.testing.payloads import Payload, analysis, audio, live_result, stream_metadata, transcript
@@ -48,13 +49,16 @@ class Sender:
         async with connect(self._socket_url, ping_interval=None, compression=None) as socket:
             for n, word in enumerate(WORDS):
                 await socket.send(live_result(word, request_id=request_id, start=float(n)).body)
-                await until(lambda n=n: self._stored > before + n or socket.close_code)
+                await until(partial(self._has_stored, before + n + 1, socket))
             await socket.ping()  # raises if it is closed
             self.ledger.note("all sent", None)
 
     @property
     def _socket_url(self) -> str:
         return self.url.replace("http://", f"ws://{USER}:{PASSWORD}@")
+
+    def _has_stored(self, count: int, socket: ClientConnection) -> bool:
+        return self._stored >= count or socket.close_code is not None
 
     @property
     def _stored(self) -> int:
@@ -101,11 +105,13 @@ def resulting(n: int) -> Callable[[str], Payload]:
 async def stream(sender: Sender, id_: str) -> None:
     """Send a stream over a socket; if that breaks, whoever streams begins another."""
     for n in count(1):
+        sender.ledger.note("streams", f"{id_}.{n}")
         try:
-            sender.ledger.note("streams", f"{id_}.{n}")
-            return await sender.stream(f"{id_}.{n}")
+            await sender.stream(f"{id_}.{n}")
         except (ConnectionClosed, InvalidHandshake, OSError):
             sender.ledger.note("all sent", None)
+        else:
+            return
 
 
 def of_streams(ledger: Ledger, _: str) -> list[str]:

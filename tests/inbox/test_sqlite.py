@@ -255,6 +255,15 @@ async def test_an_empty_file_and_an_empty_database_become_an_inbox(shelf):
         assert await in_states(inbox) == {}
 
 
+async def test_several_files_may_be_made_at_the_same_time(tmp_path):
+    """alembic keeps what it works on in global variables."""
+    inboxes = [SqliteInbox(tmp_path / f"{n}.db", receiver="default", emit=lambda fact: None) for n in range(4)]
+    await asyncio.gather(*(inbox.open() for inbox in inboxes))
+    assert [await inbox.counts() for inbox in inboxes] == [{}] * 4
+    for inbox in inboxes:
+        await inbox.close()
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
