@@ -182,7 +182,7 @@ class Lives:
             await self._until_settled()
         await self._sender.client.get(f"{self._sender.url}{BEGIN}")
         await self._story.send(self._sender, id_)
-        await until(lambda: set(self._expected(id_)) <= set(self._ledger.about("ended")))
+        await until(lambda: set(self._expected(id_)) <= set(self._ledger.about("ended")), within=WITHIN)
         await self._until_settled()
 
     def _expected(self, id_: str) -> Sequence[str]:
@@ -190,7 +190,7 @@ class Lives:
 
     async def _until_ready(self) -> None:
         """Wait until the process that is spoken to does nothing more by itself."""
-        await until(lambda: self._look_for_ready() == READY)
+        await until(lambda: self._look_for_ready() == READY, within=WITHIN)
 
     def _look_for_ready(self) -> set[str]:
         for line in self._ledger.read():
@@ -201,7 +201,7 @@ class Lives:
     async def _until_settled(self) -> None:
         """Wait until nothing is to be done, by a process that has found what the one before had left."""
         await self._until_ready()
-        await until(lambda: self._open_rows == 0)
+        await until(lambda: self._open_rows == 0, within=WITHIN)
 
     @property
     def _open_rows(self) -> int:

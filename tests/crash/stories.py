@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from dgreceiver.testing.payloads import Payload, analysis, audio, live_result, stream_metadata, transcript
 
-from ..support import PASSWORD, USER, Ledger, post, until
+from ..support import LOOK, PASSWORD, USER, Ledger, post, until
 from . import apps
 from .points import Point
 
@@ -35,7 +36,7 @@ class Sender:
             try:
                 answer = await post(self.client, payload, f"{self.url}/deepgram/", timeout=10.0)
             except httpx.TransportError:
-                await until(lambda: True)
+                await asyncio.sleep(LOOK)  # whoever takes its place is about to
             else:
                 if answer.status_code == 200:
                     return self.ledger.note("acknowledged", answer.json()["request_id"])
