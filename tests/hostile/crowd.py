@@ -7,7 +7,7 @@ import resource
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
-SECONDS_APART = 0.2  # between two drips of each
+SECONDS_APART = 0.5  # between two drips of each
 
 
 class SlowClient(asyncio.Protocol):

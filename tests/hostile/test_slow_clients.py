@@ -57,13 +57,14 @@ SLOW = [
 @pytest.mark.parametrize(("opening", "drip"), SLOW)
 async def test_a_good_callback_is_taken_within_a_second_beside_a_thousand_slow_ones(port, opening, drip):
     async with crowd(port, MANY, opening, drip=drip, reads=drip != b""):
-        assert [status for status, seconds in await five_callbacks(port) if seconds < 1.0] == [200] * 5
+        await callbacks(port, 1)  # behind all that they have said first
+        assert [status for status, seconds in await callbacks(port, 5) if seconds < 1.0] == [200] * 5
 
 
-async def five_callbacks(port: int) -> list[tuple[int, float]]:
+async def callbacks(port: int, many: int) -> list[tuple[int, float]]:
     """The status of each and the seconds to its answer, over a connection of its own."""
     answers = []
-    for _ in range(5):
+    for _ in range(many):
         begun = time.monotonic()
         async with httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{port}", auth=(USER, PASSWORD), trust_env=False
