@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -74,12 +74,24 @@ async def _hear(reader: asyncio.StreamReader) -> bytes:
 class Process:
     """`dgreceiver serve` in a folder, and what it has written."""
 
-    def __init__(self, folder: Path, app: str, *options: str, port: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, app: str, *options: str, port: int | None = None, before: Sequence[str] = ()
+    ) -> None:
         (folder / "app.py").write_text(app)
         self._log = folder / f"log-{uuid4().hex}.txt"
         self.port = port or a_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        command = [sys.executable, "-m", "dgreceiver", "serve", "app:receiver", "--port", str(self.port), *options]
+        command = [
+            *before,
+            sys.executable,
+            "-m",
+            "dgreceiver",
+            "serve",
+            "app:receiver",
+            "--port",
+            str(self.port),
+            *options,
+        ]
         with self._log.open("wb") as log:
             self.child = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
 
@@ -117,8 +129,8 @@ def a_port() -> int:
 
 
 @contextmanager
-def a_process(folder: Path, app: str, *options: str, port: int | None = None) -> Iterator[Process]:
-    process = Process(folder, app, *options, port=port)
+def a_process(folder: Path, app: str, *options: str, **how: Any) -> Iterator[Process]:
+    process = Process(folder, app, *options, **how)
     try:
         process.wait_for("receiving on")
         yield process

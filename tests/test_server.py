@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 import time
@@ -271,6 +272,20 @@ def test_a_successor_is_given_nobody_before_it_has_started():
 def test_a_port_that_is_not_shared_cannot_be_had():
     with listen("127.0.0.1", 0) as door, pytest.raises(SetupError, match="Address already in use"):
         listen(*door.getsockname(), reuse_port=True)
+
+
+@pytest.mark.parametrize(
+    ("limits", "granted", "is_warned"),
+    [
+        pytest.param("ulimit -Sn 256; ulimit -Hn 5000", 5000, False, id="as many as there may be"),
+        pytest.param("ulimit -n 600", 600, True, id="few"),
+    ],
+)
+def test_a_process_may_have_as_many_files_open_as_the_system_grants(tmp_path, limits, granted, is_warned):
+    with a_process(tmp_path, FIVE_LINES, before=["sh", "-c", f'{limits}; exec "$@"', "sh"]) as process:
+        soft, _ = resource.prlimit(process.child.pid, resource.RLIMIT_NOFILE)
+        assert soft == granted
+        assert ("this process may have 600 files open" in process.log) == is_warned
 
 
 async def test_a_receiver_that_cannot_start_ends_the_server(tmp_path):
