@@ -4,30 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 
 import pytest
 
-from dgreceiver import Receiver
-
-from ..serving import running
-from ..support import bodies_of, new_receiver, served
+from ..support import bodies_of, new_receiver
 from .requests import REQUESTS
+from .servers import listening
 
 ANSWER = re.compile(rb"HTTP/1\.1 (\d+) ")
 WAIT = 1.0  # seconds for what may follow an answer
-
-
-@asynccontextmanager
-async def serving(receiver: Receiver, server: str) -> AsyncIterator[int]:
-    """The port of one of the servers that there are."""
-    if server == "dgreceiver serve":
-        async with running(receiver) as ours:
-            yield ours.port
-    else:
-        async with served(receiver, http=server) as url:
-            yield int(url.rpartition(":")[2])
 
 
 async def statuses(port: int, request: bytes) -> list[int]:
@@ -52,7 +38,7 @@ def numbered(text: bytes, number: int) -> bytes:
 async def test_of_odd_requests_what_is_stored_is_whole_and_acknowledged_and_nothing_else_is(server):
     receiver, odd = new_receiver(), list[str]()
     requests = [numbered(request, number) for number, (request, _) in enumerate(REQUESTS.values())]
-    async with serving(receiver, server) as port:
+    async with listening(receiver, server) as port:
         answers = await asyncio.gather(*(statuses(port, request) for request in requests))
         stored = await bodies_of(receiver)
         assert await statuses(port, requests[0]) == [200]  # it is well
