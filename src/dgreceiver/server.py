@@ -343,7 +343,9 @@ def _with_access_log(app: ASGIApp) -> ASGIApp:
 
 def _log(scope: Scope, status: int, seconds: float) -> None:
     method = scope.get("method", "WEBSOCKET")
-    path = scope["raw_path"][:LONGEST_PATH].decode("latin-1")  # as it was sent: what is odd in it is escaped
+    path = scope["raw_path"][:LONGEST_PATH].decode(
+        "ascii", "backslashreplace"
+    )  # as it was sent: what is odd in it is escaped
     peer = (scope.get("client") or "-")[0]
     access.info("%s %s %s %.1f ms %s", method, path, status or "-", seconds * 1000, peer)
 

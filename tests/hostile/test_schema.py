@@ -74,7 +74,7 @@ def asked(url: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """schemathesis as it is run by hand, with the same dice each time."""
     (folder / "door.json").write_text(json.dumps(DESCRIPTION))
     options = ["--seed=1", "--max-examples=10", "--phases=fuzzing", "--no-color", f"--checks={CHECKS}"]
-    command = [Path(sys.executable).parent / "schemathesis", "run", "door.json", f"--url={url}", *options]
+    command = [str(Path(sys.executable).parent / "schemathesis"), "run", "door.json", f"--url={url}", *options]
     credentials = ["--header", f"Authorization: {BASIC}"]
     return subprocess.run([*command, *credentials], cwd=folder, capture_output=True, text=True, timeout=50, check=False)
 
