@@ -292,15 +292,30 @@ class _Protocol(HttpToolsProtocol):
 
 
 class _SocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's protocol, less two faults.
+    """uvicorn's protocol, less three faults.
 
-    It takes a refusal for a handshake that was left open, and logs an error. And where a frame is too large, it
-    forgets those that came in one piece with it.
+    It takes a refusal for a handshake that was left open, and logs an error. Where a frame is too large, it forgets
+    those that came in one piece with it. And it answers the pings of a peer that reads no pong, and keeps them all.
     """
 
     async def send(self, message: Any) -> None:
         await super().send(message)
         self.handshake_complete = self.handshake_complete or self.close_sent
+
+    async def receive(self) -> Any:
+        message = await super().receive()
+        if not self.writable.is_set():
+            self.transport.pause_reading()
+        return message
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.read_paused:
+            self.transport.resume_reading()
 
     def handle_parser_exception(self) -> None:
         self.handle_events()
