@@ -222,20 +222,35 @@ def test_receiving_and_handling_calls_nobody_and_runs_nothing(tmp_path):
 # --- what others write down, and how to keep them from it
 
 
+@pytest.fixture
+def _as_new() -> Iterator[None]:
+    """The loggers of others as a new process has them, whatever was set before."""
+    loggers = [logging.getLogger(name) for name in ("httpx", "uvicorn.access")]
+    before = [(logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.NOTSET)
+        logger.propagate = True
+    yield
+    for logger, (level, propagate) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+@pytest.mark.usefixtures("_as_new")
 @pytest.mark.parametrize(
-    ("level", "tells"), [pytest.param(None, True, id="as it is"), pytest.param(logging.WARNING, False, id="silenced")]
+    ("level", "tells"),
+    [pytest.param(logging.NOTSET, True, id="as it is"), pytest.param(logging.WARNING, False, id="silenced")],
 )
 async def test_an_http_client_logs_the_callback_url_that_is_submitted_unless_it_is_silenced(lines, level, tells):
     """httpx, which Deepgram's own client is made with."""
-    client_log, receiver = logging.getLogger("httpx"), new_receiver()
-    before = client_log.level
-    client_log.setLevel(level or before)
+    logging.getLogger("httpx").setLevel(level)
+    receiver = new_receiver()
     async with receiver.running(), calling(receiver) as client:
         await client.get("/v1/listen", params={"callback": f"https://deepgram:{PASSWORD}@hooks.example.com/"})
-    client_log.setLevel(before)
     assert any(PASSWORD in line for line in lines.lines) is tells
 
 
+@pytest.mark.usefixtures("_as_new")
 async def test_plain_uvicorn_logs_the_query(lines):
     async with served(new_receiver()) as address, httpx.AsyncClient() as client:
         await post(client, transcript(), f"{address}/?token=fake-token")
