@@ -10,6 +10,7 @@ from collections import Counter
 from contextlib import closing, suppress
 from datetime import timedelta
 from functools import partial, wraps
+from itertools import pairwise
 from random import Random
 from typing import Any, Self
 
@@ -28,7 +29,7 @@ from dgreceiver import (
     Transcript,
     Unknown,
 )
-from dgreceiver.dispatch import ALONE_FROM, MOST_CRASHES, Dispatcher
+from dgreceiver.dispatch import ALONE_FROM, MOST_CRASHES, PIECE, Dispatcher
 from dgreceiver.facts import (
     DeliveryBuried,
     DeliveryUnhandled,
@@ -972,3 +973,21 @@ async def test_bodies_are_claimed_only_as_far_as_there_is_room_for_them(tmp_path
         go.set()
         await until_state(work.receiver, "done")
     assert most == 2
+
+
+async def test_between_large_bodies_the_loop_turns_as_often_as_it_takes_to_read_one(tmp_path):
+    text = "word " * 4_000
+    await stored(tmp_path, *(transcript(text) for _ in range(3)))
+    work, turns, at = Dispatching(tmp_path), 0, list[int]()
+
+    @work.receiver.on(Transcript)
+    async def note(event: Transcript) -> None:
+        at.append(turns)
+
+    async with work:
+        while len(at) < 3:
+            turns += 1
+            await asyncio.sleep(0)
+    pieces = len(transcript(text).body) // PIECE
+    assert pieces >= 3
+    assert [later - sooner >= pieces for sooner, later in pairwise(at)] == [True, True]

@@ -22,6 +22,7 @@ from .threads import Threads
 ALONE_FROM = 5  # crashes from which a delivery runs with no other beside it
 MOST_CRASHES = 100
 MOST_AHEAD = 192  # deliveries claimed beyond the free slots, if the last ones were quick
+PIECE = 64 * 1024  # bytes that a server reads of a socket in one turn of the loop, about
 ROOM = 64 * 1024 * 1024  # bytes of bodies in progress beyond which nothing more is claimed
 LONGEST_ERROR = 500  # characters of an error that are kept
 PATIENCE = 10.0  # seconds that running handlers have to end when we stop
@@ -72,6 +73,7 @@ class Dispatcher:
         self._alone = False  # a fragile one runs
         self._stopping = False
         self._one_at_a_time = asyncio.Lock()  # a whole stream in memory
+        self._parsing = asyncio.Lock()  # a large body
         self._held = 0  # bytes of bodies that are ready or running
         self._ended = 0  # deliveries since the last claim
         self._unhandled: set[str] = set()  # kinds that somebody has been told of
@@ -182,11 +184,21 @@ class Dispatcher:
         content = await self._whole(entry, body) if entry.kind == WHOLE else body
         if content is None:
             return self._bury(entry, entry.marks, "its messages are no longer kept")
-        event = parse(entry.kind, content, entry.headers)
+        event = await self._parsed(entry, content)
         wanting = self._handlers.wanting(event)
         if not wanting:
             return self._leave_unhandled(entry)
         return await self._hand(event, entry, wanting)
+
+    async def _parsed(self, entry: Entry, body: bytes) -> Event:
+        """The event of a body; large ones take turns with what comes in, which is read in pieces of that size."""
+        if len(body) < PIECE:
+            return parse(entry.kind, body, entry.headers)
+        async with self._parsing:
+            event = parse(entry.kind, body, entry.headers)
+            for _ in range(len(body) // PIECE):
+                await asyncio.sleep(0)
+        return event
 
     async def _whole(self, entry: Entry, body: bytes) -> bytes | None:
         async with self._one_at_a_time:

@@ -24,8 +24,8 @@ from dgreceiver.inbox.sqlite import SqliteFile
 from dgreceiver.inbox.tables import callbacks
 from dgreceiver.testing.payloads import Payload, analysis, audio, failure, live_result, transcript
 
+from ..serving import Process, a_process
 from ..support import PASSWORD, USER, Facts, Ledger, calling, in_file, new_receiver, post, until
-from ..test_server import Process, a_process
 from .disk import Disk
 
 CUTS = int(os.environ.get("POWER_CUTS", "40"))

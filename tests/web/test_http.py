@@ -330,6 +330,29 @@ async def test_who_finds_no_room_is_told_to_come_again_with_its_body_unread():
     ]
 
 
+@pytest.mark.parametrize(
+    ("many", "brought"),
+    [
+        pytest.param(60, [], id="nothing"),
+        pytest.param(60, [piece(b"x" * 65_536, more=True)], id="a piece"),
+        pytest.param(15, [piece(b"x" * 300_000, more=True)], id="more than a piece at once"),
+    ],
+)
+async def test_bodies_that_announce_much_and_stall_leave_room_for_others(many, brought):
+    receiver = new_receiver(limits=Limits(in_flight=4 * MIB))
+    much = {b"content-length": b"%d" % (64 * MIB)}
+    async with receiver.running():
+        slow = [asyncio.create_task(Call(*brought)(receiver, a_scope(headers=much))) for _ in range(many)]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(2):
+            call = await Call(piece(b"{}"))(receiver, a_scope())
+        for each in slow:
+            each.cancel()
+        answers = [each for each in await asyncio.gather(*slow, return_exceptions=True) if isinstance(each, Call)]
+    assert call.status == 200
+    assert {answer.status for answer in answers} <= {408}
+
+
 def noon() -> datetime:
     return datetime(2026, 1, 1, 12, tzinfo=UTC)
 

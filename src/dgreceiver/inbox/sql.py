@@ -23,7 +23,7 @@ from .contract import Entry, Erased, Mark, Purged, State, Stored, Upload
 from .store import Call, Claim, End, Part, Place, Put, PutAll, StepAside, Store, Upkeep, Withdraw, explain
 from .tables import callbacks, parts
 from .upkeep import is_used
-from .writer import Job, Writer
+from .writer import PATIENCE, Job, Writer
 
 IN_THREAD = 256 * 1024  # bytes from which a body is identified by the writer's thread
 SHORTEST_LOOK, LONGEST_LOOK = 0.01, 0.2  # seconds between looks whether a callback has been handled
@@ -39,7 +39,10 @@ def steady_clock() -> Callable[[], float]:
 
 
 class SqlInbox:
-    """An inbox in the tables of a `Place`; the contract says what each method promises."""
+    """An inbox in the tables of a `Place`; the contract says what each method promises.
+
+    `patience` is how long the writer may be held up before those who can come again are told to. Units: seconds.
+    """
 
     def __init__(
         self,
@@ -49,12 +52,14 @@ class SqlInbox:
         emit: Hook,
         endings: Endings = Endings(),
         clock: Callable[[], float] | None = None,
+        patience: float = PATIENCE,
     ) -> None:
         self._place = place
         self._receiver = receiver
         self._emit = emit
         self._endings = endings
         self._clock = clock or steady_clock()
+        self._patience = patience
         self._writer: Writer | None = None
 
     async def open(self) -> None:
@@ -68,7 +73,12 @@ class SqlInbox:
             took_over=lambda recovered: self._tell(DispatchTaken(self._receiver, recovered)),
             failed=lambda error, waiting: self._tell(InboxFailed(explain(error), waiting)),
         )
-        self._writer = Writer(store, name=f"dgreceiver inbox {self._receiver}")
+        self._writer = Writer(
+            store,
+            name=f"dgreceiver inbox {self._receiver}",
+            stuck=lambda error, waiting: self._emit(InboxFailed(str(error), waiting)),
+            patience=self._patience,
+        )
         self._writer.start()
 
     async def close(self) -> None:
@@ -183,18 +193,14 @@ class SqlInbox:
         bodies_before = now - keep.total_seconds()
         rows_before = min(bodies_before, now - dedupe_for.total_seconds())
         await self._call(upkeep.forget_streams, bodies_before)
-        dropped_bodies = await self._repeat(upkeep.purge_bodies, bodies_before)
-        dropped_rows = await self._repeat(upkeep.purge_rows, rows_before)
+        dropped_bodies, dropped_rows, since = 0, 0, 0.0
+        while ended := await self._call(upkeep.purge_bodies, since, bodies_before):
+            dropped_bodies, since = dropped_bodies + len(ended), ended[-1]
+        while dropped := await self._call(upkeep.purge_rows, rows_before):
+            dropped_rows += dropped
         await self._do(Call(lambda connection: upkeep.sweep(connection, now, rows_before)))
         await self._do(Upkeep(lambda place, connection: place.shrink(connection)))
         return Purged(dropped_bodies, dropped_rows)
-
-    async def _repeat(self, work: Callable[..., int], *args: Any) -> int:
-        """Do something in small transactions until there is nothing left to do; how much there was."""
-        total = 0
-        while done := await self._call(work, *args):
-            total += done
-        return total
 
     def _call(self, work: Callable[..., Any], *args: Any) -> Awaitable[Any]:
         return self._do(Call(lambda connection: work(connection, self._receiver, *args)))
@@ -253,4 +259,4 @@ def _which(**wanted: str | None) -> ColumnElement[bool]:
     if len(given) != 1:
         raise SetupError(f"say which by exactly one of {', '.join(f'{name}=' for name in wanted)}")
     [(name, value)] = given.items()
-    return callbacks.c[name] == value
+    return upkeep.in_state(value) if name == "state" else callbacks.c[name] == value

@@ -10,6 +10,7 @@ from functools import partial
 from hashlib import sha256
 from io import FileIO
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -33,6 +34,8 @@ MOUNTS = Path("/proc/self/mountinfo")
 
 NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs", "lustre"}
 TEMPORARY = {"tmpfs", "ramfs"}
+
+_migrating = Lock()  # alembic keeps what it works on in global variables
 
 PRAGMAS = (
     "auto_vacuum = INCREMENTAL",
@@ -240,9 +243,10 @@ def migrate(connection: Connection, begin: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
-    connection.exec_driver_sql(begin)
-    command.upgrade(config, "head")
-    connection.exec_driver_sql("COMMIT")
+    with _migrating:
+        connection.exec_driver_sql(begin)
+        command.upgrade(config, "head")
+        connection.exec_driver_sql("COMMIT")
 
 
 def caveat(path: Path, *, mounts: Path = MOUNTS) -> str | None:

@@ -11,13 +11,14 @@ from sqlalchemy import ColumnElement, Connection, and_, case, delete, exists, fu
 from ..streams import WHOLE
 from .contract import Entry, Mark, State
 from .rows import ENTRY, advance, entry_of, marks_as_json, marks_of, read_body
-from .tables import EXPIRING, OPEN, WAITING, bodies, callbacks, lanes, parts, streams
+from .tables import ATTENTION, EXPIRING, OPEN, WAITING, bodies, callbacks, lanes, parts, streams
 
 SWEEP_AFTER = 3600.0  # seconds after which parts without a row are an upload that was cut off
 AT_ONCE = 200  # rows that one statement reads or drops
 
 _c = callbacks.c
 ENDED: tuple[State, ...] = ("done", "unhandled", "dead", "conflict")
+NOTABLE: tuple[State, ...] = ("dead", "conflict", "unhandled")
 _has_body = or_(
     exists().where(bodies.c.id == _c.id),
     exists().where(parts.c.upload == _c.upload),
@@ -52,10 +53,16 @@ def hasten(connection: Connection, receiver: str, key: str, now: float) -> tuple
 def page(connection: Connection, receiver: str, state: State | None, before: int | None, limit: int) -> list[Entry]:
     wanted = select(*ENTRY).where(_c.receiver == receiver).order_by(_c.id.desc()).limit(min(limit, AT_ONCE))
     if state is not None:
-        wanted = wanted.where(_c.state == state)
+        wanted = wanted.where(in_state(state))
     if before is not None:
         wanted = wanted.where(_c.id < before)
     return [entry_of(row) for row in connection.execute(wanted)]
+
+
+def in_state(state: str) -> ColumnElement[bool]:
+    """In this state; what is to be looked at is found without looking at all that is kept."""
+    mine = _c.state == state
+    return and_(text(ATTENTION), mine) if state in NOTABLE else mine
 
 
 def counts(connection: Connection, receiver: str) -> dict[State, int]:
@@ -184,18 +191,22 @@ def forget_streams(connection: Connection, receiver: str, before: float) -> None
     connection.execute(delete(streams).where(*over))
 
 
-def purge_bodies(connection: Connection, receiver: str, before: float) -> int:
-    """Drop some bodies of callbacks that ended before then and have nothing more to do; how many."""
+def purge_bodies(connection: Connection, receiver: str, since: float, before: float) -> list[float]:
+    """Drop some bodies of callbacks that ended between then and then, and have nothing more to do.
+
+    When each had ended: whoever goes on from the last does not look anew at all that has been emptied.
+    """
     old = (
-        select(_c.id, _c.upload)
-        .where(_c.receiver == receiver, text("state IN ('done', 'unhandled')"), _c.changed <= before, _has_body)
+        select(_c.id, _c.upload, _c.changed)
+        .where(_c.receiver == receiver, text(EXPIRING), _c.changed.between(since, before), _has_body)
         .where(or_(_c.stream.is_(None), ~_of_a_stream))
+        .order_by(_c.changed)
         .limit(AT_ONCE)
     )
     rows = connection.execute(old).all()
     connection.execute(delete(bodies).where(bodies.c.id.in_([row.id for row in rows])))
     connection.execute(delete(parts).where(parts.c.upload.in_([row.upload for row in rows if row.upload])))
-    return len(rows)
+    return [row.changed for row in rows]
 
 
 def purge_rows(connection: Connection, receiver: str, before: float) -> int:
