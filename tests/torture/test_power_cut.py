@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import subprocess
+import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -216,6 +218,29 @@ async def test_where_syncs_lie_the_same_proof_finds_what_is_lost(disk, tmp_path)
         said = await say_all(process, [transcript() for _ in range(10)])
     payloads = [each.payload for each in said]
     assert any(lost(disk, payloads, seed=seed) for seed in range(10))
+
+
+def test_a_power_cut_while_the_file_is_made_leaves_one_that_opens(disk, tmp_path):
+    with serving(disk, tmp_path):
+        pass
+    for seed, operation in enumerate(random.Random(1).choices(disk.operations(), k=CUTS)):
+        with cut(disk, operation.ended, seed=seed) as folder:
+            assert found_in(folder) == Found({}, {})
+
+
+@pytest.mark.parametrize("beside_a_server", [True, False])
+def test_what_was_erased_is_in_no_file_after_a_power_cut(disk, tmp_path, beside_a_server):
+    name = "an-id-that-is-erased"
+    command = [sys.executable, "-m", "dgreceiver", "inbox", "erase", "--app", "app:receiver", "--request-id", name]
+    with serving(disk, tmp_path) as process:
+        assert say(process, transcript(request_id=name)) == 200
+        if not beside_a_server:
+            process.child.kill()
+        subprocess.run([*command, "--yes"], cwd=tmp_path, env={**os.environ, **disk.environment}, check=True)
+        erased = time.monotonic()
+    for seed in range(20):
+        with cut(disk, erased, seed=seed) as folder:
+            assert [file.name for file in folder.iterdir() if name.encode() in file.read_bytes()] == []
 
 
 # --- what an acknowledgement costs
