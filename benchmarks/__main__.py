@@ -1,6 +1,6 @@
 """All that is measured, in one run: `python benchmarks`, or `scripts/bench`, which sees to what it needs.
 
-scripts/bench                              # about ten minutes; writes results.json and docs/benchmarks.md
+scripts/bench                              # about twelve minutes; writes results.json and docs/benchmarks.md
 scripts/bench --quick --only burst,live    # short, and writes nothing but what it found to the terminal
 """
 
@@ -16,9 +16,11 @@ import sqlite3
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -54,7 +56,7 @@ class Extent:
     dispatch: float  # times the numbers of callbacks below
     sockets: Sequence[tuple[int, float | None]]
     rows: Sequence[int]
-    bodies: tuple[int, int]
+    bodies: Sequence[tuple[int, int, int]]  # of them all, at once, bytes
     burst: float
 
 
@@ -66,7 +68,7 @@ FULL = Extent(
     dispatch=1.0,
     sockets=((1, 10), (50, 10), (500, 2), (50, None)),
     rows=(0, 10_000, 100_000, 1_000_000),
-    bodies=(200, 20_000_000),
+    bodies=((40, 20, 20_000_000), (200, 200, 20_000_000)),
     burst=30.0,
 )
 QUICK = Extent(
@@ -77,7 +79,7 @@ QUICK = Extent(
     dispatch=0.1,
     sockets=((50, 10),),
     rows=(0, 10_000),
-    bodies=(20, 5_000_000),
+    bodies=((20, 20, 5_000_000),),
     burst=3.0,
 )
 USUAL = 64  # connections
@@ -91,49 +93,50 @@ DISPATCHED = (
     ("LiveResult", 1_500, "handling", 10_000),
 )
 
-Section = Callable[[Bench, Extent], Iterator[Any]]
+Runs = Iterator[Callable[[], Any]]
 
 
-def measure_ingest(bench: Bench, extent: Extent) -> Iterator[Any]:
+def measure_ingest(bench: Bench, extent: Extent) -> Runs:
     for connections in extent.connections:
         repeats = extent.repeats if connections == USUAL else 1
         groups = [[Case(name, size, connections, 0.0) for name in OURS] for size in extent.sizes]
         for case in ingest.in_turns(groups, repeats):
-            yield ingest.run(case, Plan(bench, extent.seconds))
+            yield partial(ingest.run, case, Plan(bench, extent.seconds))
 
 
-def measure_beside(bench: Bench, extent: Extent) -> Iterator[Any]:
+def measure_beside(bench: Bench, extent: Extent) -> Runs:
     groups = [[Case(name, size, USUAL, 0.0) for name in _there()] for size in extent.sizes[:2]]
     for case in ingest.in_turns(groups, 1):
-        yield ingest.run(case, Plan(bench, extent.seconds, patience=120.0))
+        yield partial(ingest.run, case, Plan(bench, extent.seconds, patience=120.0))
 
 
-def measure_proof(bench: Bench, extent: Extent) -> Iterator[Any]:
-    yield from (proof.prove(bench, name) for name in _there())
+def measure_proof(bench: Bench, extent: Extent) -> Runs:
+    yield from (partial(proof.prove, bench, name) for name in _there())
 
 
-def measure_dispatch(bench: Bench, extent: Extent) -> Iterator[Any]:
+def measure_dispatch(bench: Bench, extent: Extent) -> Runs:
     for kind, size, server, count in DISPATCHED:
-        yield backlog.measure(bench, kind, size, server, max(20, round(count * extent.dispatch)), patience=60.0)
+        callbacks = max(20, round(count * extent.dispatch))
+        yield partial(backlog.measure, bench, kind, size, server, callbacks, patience=60.0)
 
 
-def measure_live(bench: Bench, extent: Extent) -> Iterator[Any]:
-    yield from (live.measure(bench, sockets, each, 4 * extent.seconds) for sockets, each in extent.sockets)
+def measure_live(bench: Bench, extent: Extent) -> Runs:
+    yield from (partial(live.measure, bench, sockets, each, 4 * extent.seconds) for sockets, each in extent.sockets)
 
 
-def measure_memory(bench: Bench, extent: Extent) -> Iterator[Any]:
-    yield memory.measure(bench, *extent.bodies)
+def measure_memory(bench: Bench, extent: Extent) -> Runs:
+    yield from (partial(memory.measure, bench, *bodies) for bodies in extent.bodies)
 
 
-def measure_growth(bench: Bench, extent: Extent) -> Iterator[Any]:
-    yield from (growth.measure(Plan(bench, 2 * extent.seconds), rows) for rows in extent.rows)
+def measure_growth(bench: Bench, extent: Extent) -> Runs:
+    yield from (partial(growth.measure, Plan(bench, 2 * extent.seconds), rows) for rows in extent.rows)
 
 
-def measure_burst(bench: Bench, extent: Extent) -> Iterator[Any]:
-    yield burst.measure(bench, 100.0, extent.burst, 1_000_000)
+def measure_burst(bench: Bench, extent: Extent) -> Runs:
+    yield partial(burst.measure, bench, 100.0, extent.burst, 1_000_000)
 
 
-SECTIONS: dict[str, Section] = {
+SECTIONS: dict[str, Callable[[Bench, Extent], Runs]] = {
     "ingest": measure_ingest,
     "beside": measure_beside,
     "proof": measure_proof,
@@ -156,16 +159,17 @@ def main() -> int:
         bench = bench_in(folder, slow=True)
         for section in options.only:
             print(f"{section} ...", file=sys.stderr, flush=True)
-            results[section], failed = _collect(SECTIONS[section](bench, QUICK if options.quick else FULL))
-            results["run"]["failed"] |= {section: failed} if failed else {}
+            runs = SECTIONS[section](bench, QUICK if options.quick else FULL)
+            results[section], failed = _collect(runs)
+            results["run"]["failed"] += [f"{section}: {reason}" for reason in failed]
     print(f"measured in {time.monotonic() - began:.0f} s", file=sys.stderr)
     if options.quick or options.only != list(SECTIONS):
         print(render.page(results))
     else:
         render.RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
         render.write(results)
-    for section, reason in results["run"]["failed"].items():
-        print(f"failed: {section}: {reason}", file=sys.stderr)
+    for reason in results["run"]["failed"]:
+        print(f"failed: {reason}", file=sys.stderr)
     return bool(results["run"]["failed"])
 
 
@@ -183,17 +187,21 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def _collect(records: Iterator[Any]) -> tuple[list[dict[str, Any]], str | None]:
+def _collect(runs: Runs) -> tuple[list[dict[str, Any]], list[str]]:
     """What was measured, and why it was not all."""
     found: list[dict[str, Any]] = []
-    try:
-        for record in records:
-            found.append({name: _rounded(value) for name, value in asdict(record).items()})
+    failed: list[str] = []
+    for run in runs:
+        try:
+            record = run()
+        except Exception as error:  # whatever it was, the others are measured all the same
+            traceback.print_exc()
+            ours = isinstance(error, Failed | LoadError)  # any other may name a path
+            failed.append(str(error).partition("\n")[0] if ours else type(error).__name__)
+        else:
             print(f"  {record}", file=sys.stderr, flush=True)
-    except (Failed, LoadError) as error:
-        print(error, file=sys.stderr)
-        return found, str(error).splitlines()[0]
-    return found, None
+            found.append({name: _rounded(value) for name, value in asdict(record).items()})
+    return found, failed
 
 
 def _rounded(value: Any) -> Any:
@@ -217,7 +225,7 @@ def _circumstances(*, quick: bool) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {"sqlite": sqlite3.sqlite_version} | {name: version(name) for name in PACKAGES.split()},
         "missing": {name: SERVERS[name].needs for name in BESIDE if name not in _there()},
-        "failed": {},
+        "failed": [],
     }
 
 

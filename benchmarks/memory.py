@@ -1,7 +1,8 @@
-"""What a receiver with a handler has in memory: at rest, and while large bodies come, all of them at once."""
+"""What a receiver with a handler has in memory: at rest, and while large bodies come."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import load
@@ -17,6 +18,7 @@ class Held:
     """Units: bytes, seconds."""
 
     bodies: int
+    at_once: int
     size: int
     acknowledged: int
     refused: int  # told to come again
@@ -25,19 +27,20 @@ class Held:
     peak_memory: int
 
 
-def measure(bench: Bench, bodies: int, size: int) -> Held:
-    """Send so many bodies, each on a connection of its own; who is refused does not come again."""
+def measure(bench: Bench, bodies: int, at_once: int, size: int) -> Held:
+    """Send so many bodies, so many at once, each on a connection of its own; who is refused does not come again."""
     body = body_of(size)
     with bench.room() as folder, serving("handling", bench, folder, seconds=PATIENCE) as running:
-        idle = running.memory()
-        sent = Load(running.port, body, bodies, 0.0, run=1, refusable=True)
-        measured = load.run(sent, "own")
+        idle, began = running.memory(), time.monotonic()
+        loads = [Load(running.port, body, at_once, 0.0, run, refusable=True) for run in range(bodies // at_once)]
+        measured = [load.run(each, "own") for each in loads]
         held = Held(
             bodies=bodies,
+            at_once=at_once,
             size=len(body),
-            acknowledged=measured.acknowledged,
-            refused=measured.refused,
-            seconds=measured.acknowledged / measured.rate,
+            acknowledged=sum(each.acknowledged for each in measured),
+            refused=sum(each.refused for each in measured),
+            seconds=measured[-1].ended - began,
             idle_memory=idle,
             peak_memory=running.peak_memory(),
         )

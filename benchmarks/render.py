@@ -80,11 +80,11 @@ def _head(results: Results) -> str:
     run = results["run"]
     versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
     rough = "\n**A quick run: its figures are rough.**\n" if run["quick"] else ""
-    failed = "".join(f"\n**Failed: {name}: {reason}.**\n" for name, reason in run["failed"].items())
+    failed = "".join(f"\n**Failed: {reason}.**\n" for reason in run["failed"])
     return f"""# Benchmarks
 
-This page is written by `scripts/bench`, which measures all of it in one run of about ten minutes on your own machine,
-from `benchmarks/results.json`. Times are of the machine below; the ratios travel better, so they come first.
+This page is written by `scripts/bench`, which measures all of it in one run of about twelve minutes, also on your own
+machine, from `benchmarks/results.json`. Times are of the machine below; ratios travel better, so they come first.
 {rough}{failed}
 | | |
 |---|---|
@@ -264,7 +264,7 @@ def _dispatch(results: Results) -> str:
     return f"""## Handling a backlog
 
 An inbox that is full when the server opens it: claimed, parsed, handed to a handler that reads the text, settled on
-disk. Live results are of {64} streams, in order in each.
+disk. Live results are of 64 streams, in order in each.
 
 {_table("event | size | handler | callbacks/s | µs each | MiB", rows)}"""
 
@@ -299,6 +299,7 @@ def _memory(results: Results) -> str:
     rows = [
         [
             f"{held['bodies']:,} × {_size(held['size'])}",
+            f"{held['at_once']:,}",
             f"{held['refused']:,}",
             f"{held['seconds']:.1f} s",
             f"{held['idle_memory'] / 2**20:.0f}",
@@ -310,10 +311,10 @@ def _memory(results: Results) -> str:
         return ""
     return f"""## Memory
 
-Bodies that come all at once, each on a connection of its own. Who finds no room within 5 s is told to come again (503;
+So many bodies at once, each on a connection of its own. Who finds no room within 5 s is told to come again (503;
 Deepgram tries again after 30 s): that bounds the memory, whatever comes.
 
-{_table("bodies | told to come again | until the last answer | MiB at rest | MiB at most", rows)}"""
+{_table("bodies | at once | told to come again | until the last answer | MiB at rest | MiB at most", rows)}"""
 
 
 def _growth(results: Results) -> str:
