@@ -1,0 +1,171 @@
+"""What strikes the processes: one fault after the other, as the schedule says."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from subprocess import Popen
+
+from ..support import Ledger
+from .clock import WallClock
+from .disk import Disk
+from .fleet import Fleet
+from .plan import EVERY, Act, Kind, schedule
+from .senders import Post, open_stubborn_stream
+
+HOURS = 6  # by which the clock jumps, at most
+LOOK = 0.05
+HANDED_OVER_WITHIN = 60.0  # seconds
+
+Strike = Callable[[float], Awaitable[None]]
+
+
+class Storm:
+    """Strikes until the time is over."""
+
+    def __init__(self, fleet: Fleet, disk: Disk, clock: WallClock, ledger: Ledger, out: Post, folder: Path) -> None:
+        self._fleet = fleet
+        self._disk = disk
+        self._clock = clock
+        self._ledger = ledger
+        self._out = out
+        self._folder = folder
+        self._handing_over: asyncio.Task[None] | None = None
+        self._strikes: Mapping[Kind, Strike] = {
+            "kill": self._kill,
+            "kill all": self._kill_all,
+            "freeze": self._freeze,
+            "stop": self._stop,
+            "hand over": self._hand_over,
+            "clock": self._jump,
+            "disk full": self._fill_disk,
+            "disk failing": self._fail_disk,
+            "syncs failing": self._fail_syncs,
+            "disk slow": self._slow_disk,
+            "power cut": self._cut,
+            "power cut while writing": self._cut_while_writing,
+        }
+
+    async def rage(self, seed: int, until: float, *, all_of_them: bool) -> None:
+        """Strike until that time, and on until each kind has struck if `all_of_them` have to."""
+        struck = set[Kind]()
+        for act in schedule(seed):
+            if time.monotonic() >= until and (not all_of_them or struck == set(EVERY)):
+                break
+            if self._handing_over and act.kind != "clock" and act.kind != "disk slow":
+                await self._handing_over
+                self._handing_over = None
+                self._fleet.wanted = 2 + (seed % 2)
+            await self._fleet.fill()
+            await self._strike(act)
+            struck.add(act.kind)
+        if self._handing_over:
+            await self._handing_over
+
+    async def _strike(self, act: Act) -> None:
+        print(f"{act.kind}", end=" ... ", flush=True)  # noqa: T201
+        await self._strikes[act.kind](act.roll)
+        await asyncio.sleep(act.pause)
+
+    def _one(self, roll: float) -> Popen[bytes]:
+        return self._fleet.serving[int(roll * 1000) % len(self._fleet.serving)]
+
+    @asynccontextmanager
+    async def _trouble(self, kind: str) -> AsyncIterator[None]:
+        since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._ledger.note("trouble", None, kind=kind, since=since)
+
+    # --- processes
+
+    async def _kill(self, roll: float) -> None:
+        await self._fleet.kill([self._one(roll)], "kill")
+
+    async def _kill_all(self, roll: float) -> None:
+        await self._fleet.kill(self._fleet.living, "kill all")
+
+    async def _freeze(self, roll: float) -> None:
+        frozen = self._one(roll)
+        async with self._trouble("freeze"):
+            self._fleet.freeze(frozen)
+            try:
+                await asyncio.sleep(0.5 + 3 * roll)
+            finally:
+                self._fleet.thaw(frozen)
+
+    async def _stop(self, roll: float) -> None:
+        await self._fleet.stop([self._one(roll)], "stop")
+
+    async def _hand_over(self, roll: float) -> None:
+        """A successor joins, then the owner is told to go, with a live socket and a handler that will not end."""
+        [before] = self._fleet.serving
+        over = asyncio.Event()
+        stream = asyncio.create_task(open_stubborn_stream(self._out, over.wait()))
+        await self._until_there("lingers-0")
+        await self._fleet.start_one_more()
+        await asyncio.sleep(0.5)  # in which a second owner would show itself
+        self._handing_over = asyncio.create_task(self._see_over(before, stream, over))
+
+    async def _see_over(self, before: Popen[bytes], stream: asyncio.Task[None], over: asyncio.Event) -> None:
+        going = asyncio.create_task(self._fleet.stop([before], "hand over"))
+        await self._until_there("lingered-1")
+        over.set()
+        await stream
+        await going
+
+    async def _until_there(self, name: str) -> None:
+        until = time.monotonic() + HANDED_OVER_WITHIN
+        while not (self._folder / name).exists() and time.monotonic() < until:
+            await asyncio.sleep(LOOK)
+
+    # --- the clock
+
+    async def _jump(self, roll: float) -> None:
+        """Set the wall clock; every other time somebody starts by the new time beside those of the old."""
+        async with self._trouble("clock"):
+            self._clock.set(int((2 * roll - 1) * HOURS * 3600))
+            await asyncio.sleep(0.3)
+
+    # --- the disk
+
+    async def _fill_disk(self, roll: float) -> None:
+        self._disk.full()
+        await self._mend_after("disk full", 0.5 + roll)
+
+    async def _fail_disk(self, roll: float) -> None:
+        self._disk.failing()
+        await self._mend_after("disk failing", 0.5 + roll)
+
+    async def _fail_syncs(self, roll: float) -> None:
+        self._disk.failing_syncs()
+        await self._mend_after("syncs failing", 0.5 + roll)
+
+    async def _slow_disk(self, roll: float) -> None:
+        self._disk.slow(sync=0.02 + 0.1 * roll, write=0.002)
+        await self._mend_after("disk slow", 1.0 + roll)
+
+    async def _mend_after(self, kind: str, seconds: float) -> None:
+        async with self._trouble(kind):
+            await asyncio.sleep(seconds)
+            self._disk.mend()
+
+    async def _cut(self, roll: float) -> None:
+        await self._fleet.kill(self._fleet.living, "power cut")
+        self._disk.cut(dice=self._out.dice(f"cut {roll}"))
+
+    async def _cut_while_writing(self, roll: float) -> None:
+        """The power goes in the middle of a write, whoever writes."""
+        async with self._trouble("power cut while writing"):
+            self._disk.die_at(20 + int(80 * roll))
+            struck = list(self._fleet.serving)
+            until = time.monotonic() + 3.0
+            while all(each.poll() is None for each in struck) and time.monotonic() < until:
+                await asyncio.sleep(LOOK)
+        await self._fleet.kill(struck, "power cut while writing")
+        self._disk.mend()
+        self._disk.cut(dice=self._out.dice(f"cut {roll}"))

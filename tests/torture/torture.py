@@ -1,0 +1,164 @@
+"""One run: processes and senders, the storm, the calm after it, and the verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from ..support import PASSWORD, Ledger, listen
+from .clock import WallClock
+from .disk import Disk
+from .fleet import Fleet
+from .plan import EVERY, KEY
+from .products import Products
+from .senders import MARKER, Post, send_again, senders
+from .storm import Storm
+from .verdict import Account, Violation, pending, violations
+
+CALM = 0.3  # of the time, at most 25 seconds: for what the storm has left
+LONGEST_CALM = 25.0
+ANSWERED_WITHIN = 30.0  # seconds of calm: what is sent on until it is acknowledged
+HANDLED_WITHIN = 60.0  # likewise
+ALL_KINDS_FROM = 60.0  # seconds from which a run has to have seen every kind of fault
+LOOK = 0.3
+SECRETS = (MARKER, KEY, PASSWORD, "authorization: ")
+
+
+class Torture:
+    """A run in a folder of its own. `source` is the code that is tortured."""
+
+    def __init__(self, folder: Path, *, source: Path, seed: int, seconds: float) -> None:
+        self._folder = folder
+        self._seed = seed
+        self._seconds = seconds
+        self._ledger = Ledger(folder)
+        disk = folder / "disk"
+        disk.mkdir()
+        (folder / "work").mkdir()
+        self._inbox = disk / "inbox.db"
+        self._disk = Disk(disk, folder / "work")
+        self._clock = WallClock(folder)
+        port = a_port()
+        self._out = Post(self._ledger, port, seed)
+        preload = f"{self._clock.environment['LD_PRELOAD']}:{self._disk.environment['LD_PRELOAD']}"
+        environment = {
+            **self._clock.environment,
+            **self._disk.environment,
+            "LD_PRELOAD": preload,
+            "TORTURE_FOLDER": str(folder),
+            "TORTURE_INBOX": str(self._inbox),
+            "TORTURE_SEED": str(seed),
+        }
+        self._fleet = Fleet(self._ledger, folder, source=source, port=port, environment=environment)
+        self._found: list[Violation] = []
+
+    def end(self) -> None:
+        """Let no process live on."""
+        self._fleet.end()
+
+    async def run(self) -> tuple[Account, list[Violation]]:
+        begun = time.monotonic()
+        products = Products(self._out)
+        storm = Storm(self._fleet, self._disk, self._clock, self._ledger, self._out, self._folder)
+        await self._fleet.fill()
+        async with products.emulator.serve() as url:
+            sending = [asyncio.ensure_future(each) for each in (*senders(self._out), *products.submitters(url))]
+            try:
+                until = begun + self._seconds - min(LONGEST_CALM, CALM * self._seconds)
+                await storm.rage(self._seed, until, all_of_them=self._seconds >= ALL_KINDS_FROM)
+                await self._calm_down(sending, products)
+            finally:
+                for each in sending:
+                    each.cancel()
+                await asyncio.gather(*sending, return_exceptions=True)
+        return self._judge()
+
+    # --- the calm after the storm
+
+    async def _calm_down(self, sending: Sequence[asyncio.Future[None]], products: Products) -> None:
+        """Let all that was sent be acknowledged and handled; then look whether anything is left, or begins again."""
+        print("calm")
+        self._disk.mend()
+        self._out.over = True
+        await self._fleet.fill()
+        await self._or_else("refused", ANSWERED_WITHIN, asyncio.wait(sending), lambda: not all(e.done() for e in sending))
+        for each in sending:
+            if each.done() and not each.cancelled():
+                each.result()
+        await self._or_else("refused", ANSWERED_WITHIN, products.emulator.idle(), lambda: False)
+        products.write_down(self._ledger)
+        await self._handle_all()
+        for about, answer in await send_again(self._out):
+            if answer.said != "duplicate":
+                self._found.append(Violation("doubled", about, f"a retry at the end was answered {answer}"))
+        await self._fleet.stop(self._fleet.living, "stop")
+        self._look_into_inbox()
+        self._fleet.wanted = 1
+        await self._fleet.fill()
+        await asyncio.sleep(1.0)
+        await self._fleet.stop(self._fleet.living, "stop")
+
+    async def _or_else(
+        self, what: str, within: float, work: Awaitable[object], is_missing: Callable[[], bool]
+    ) -> None:
+        try:
+            await asyncio.wait_for(asyncio.ensure_future(work), within)
+        except TimeoutError:
+            pass
+        if is_missing():
+            self._found.append(Violation(what, None, f"something was not acknowledged within {within:g} s of calm"))
+
+    async def _handle_all(self) -> None:
+        """Wait until all that was acknowledged has been handled, and no longer than can be expected."""
+        until = time.monotonic() + HANDLED_WITHIN
+        while pending(self._account()) and time.monotonic() < until:
+            await asyncio.sleep(LOOK)
+        await asyncio.sleep(LOOK)
+
+    def _look_into_inbox(self) -> None:
+        with closing(sqlite3.connect(self._inbox)) as connection:
+            rows = connection.execute(
+                "SELECT state, count(*) FROM dgreceiver_callback WHERE state IN ('waiting', 'leased') GROUP BY state"
+            )
+            for state, number in rows:
+                self._found.append(Violation("lost", None, f"{number} are {state} though everything has been handled"))
+
+    # --- the verdict
+
+    def _account(self) -> Account:
+        return Account(self._ledger.read())
+
+    def _judge(self) -> tuple[Account, list[Violation]]:
+        account = self._account()
+        found = [*self._found, *violations(account), *self._leaks(), *self._vacuous(account)]
+        return account, found
+
+    def _leaks(self) -> Iterator[Violation]:
+        for log in self._fleet.logs:
+            text = log.read_text(errors="replace")
+            for secret in SECRETS:
+                if secret in text.lower() or secret in text:
+                    yield Violation("leaked", None, f"{log.name} holds a secret or a transcript")
+
+    def _vacuous(self, account: Account) -> Iterator[Violation]:
+        """Whether it proved anything."""
+        if not account.strikes:
+            yield Violation("vacuous", None, "no process was killed")
+        acknowledged = sum(sent.acknowledged for sent in account.sent.values())
+        if acknowledged < 3 * self._seconds:
+            yield Violation("vacuous", None, f"only {acknowledged} callbacks were acknowledged")
+        missing = set(EVERY) - set(account.faults)
+        if self._seconds >= ALL_KINDS_FROM and missing:
+            yield Violation("vacuous", None, f"there was no {', no '.join(sorted(missing))}")
+
+
+def a_port() -> int:
+    with listen() as door:
+        port: int = door.getsockname()[1]
+        return port
