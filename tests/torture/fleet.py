@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..support import Ledger
@@ -73,20 +73,27 @@ class Fleet:
 
     # --- down
 
-    async def kill(self, some: Iterable[subprocess.Popen[bytes]], kind: str) -> None:
-        """kill -9, all at once."""
-        some = [each for each in some if each.poll() is None]
+    def struck(self, some: Iterable[subprocess.Popen[bytes]], kind: str) -> None:
+        """Note that these are about to end, and why."""
         for each in some:
             self._ledger.note("struck", None, pid=each.pid, kind=kind)
+
+    async def kill(self, some: Sequence[subprocess.Popen[bytes]], kind: str) -> None:
+        """kill -9, all at once."""
+        self.struck(some, kind)
+        await self.bury(some)
+
+    async def bury(self, some: Sequence[subprocess.Popen[bytes]]) -> None:
+        """kill -9 those that are not dead yet."""
+        for each in some:
             each.kill()
         for each in some:
             await self.gone(each)
 
-    async def stop(self, some: Iterable[subprocess.Popen[bytes]], kind: str) -> None:
+    async def stop(self, some: Sequence[subprocess.Popen[bytes]], kind: str) -> None:
         """SIGTERM; wait until they have ended in order."""
-        some = list(some)
+        self.struck(some, kind)
         for each in some:
-            self._ledger.note("struck", None, pid=each.pid, kind=kind)
             each.terminate()
             if each in self.serving:
                 self.serving.remove(each)

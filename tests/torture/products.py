@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Coroutine, Iterator
+from collections.abc import Collection, Coroutine
 from contextlib import suppress
 from datetime import datetime
 from itertools import count
@@ -27,6 +27,7 @@ TOKEN = {"authorization": "Token fake-api-key"}
 ALONE = ("/v1/listen", "/v1/read", "/v1/speak", "/v2/speak")
 REQUIRED = {"/v1/read": {"language": "en"}, "/v2/speak": {"model": "flux-alexis-en"}}
 ONE_BY_ONE = {"concurrent", "late"}  # faults under which a stream's messages do not come one by one
+SPOKEN = ("/v1/speak", "/v2/speak")  # an empty body is no speech, but a callback that is taken
 NOT_AS_RECORDED = {"empty", "reset"}  # of a frame
 OVER_AND_OVER = {"UtteranceEnd", "SpeechStarted", "LiveError"}  # kinds of which equal bytes are another message
 KEYED = {"Transcript", "Analysis", "Audio", "Failure"}  # kinds of which another body under one id is a conflict
@@ -50,7 +51,8 @@ class Products:
         dice = self._out.dice("products")
         async with httpx.AsyncClient(base_url=url, headers=TOKEN, trust_env=False, timeout=30.0) as client:
             for n in count():
-                path, fault, pause = dice.choice(ALONE), _fault(dice), dice.uniform(0.1, 0.4)
+                path, pause = dice.choice(ALONE), dice.uniform(0.1, 0.4)
+                fault = _fault(dice, leave_out={"empty"} if path in SPOKEN else ())
                 method = dice.choice(("POST", "PUT"))
                 if self._out.over:
                     return
@@ -65,13 +67,13 @@ class Products:
         name = "spoken" if websocket else "heard"
         dice = self._out.dice(name)
         for n in count():
-            seconds, pace = dice.randint(5, 20), dice.choice((0.0, 0.05, 0.2))
-            fault = _fault(dice, leave_out=NOT_AS_RECORDED if websocket else set())
+            seconds, pace = dice.randint(5, 15), dice.choice((0.05, 0.2))
+            fault = _fault(dice, leave_out=NOT_AS_RECORDED if websocket else ())
             if self._out.over:
                 return
             with suppress(OSError, WebSocketException):
                 await self._stream(url, f"{name}-{n}", websocket=websocket, seconds=seconds, pace=pace, fault=fault)
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(dice.uniform(0.5, 2.0))
 
     async def _stream(
         self, url: str, scope: str, *, websocket: bool, seconds: int, pace: float, fault: dict[str, str]
@@ -119,7 +121,7 @@ class Products:
         return began + (at - shown).total_seconds() / SPEED
 
 
-def _fault(dice: random.Random, leave_out: set[str] = frozenset()) -> dict[str, str]:  # type: ignore[assignment]
+def _fault(dice: random.Random, leave_out: Collection[str] = ()) -> dict[str, str]:
     """A fault in half of the cases, as a query's parameter."""
     name = dice.choice([each for each in FAULTS if each not in leave_out])
     return {"fault": name} if dice.random() < 0.5 else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Awaitable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -64,8 +64,13 @@ class Post:
     def url(self, scope: str, *, websocket: bool = False) -> str:
         return self._receiver.callback_url({"id": scope}, websocket=websocket, local=True)
 
+    def messages(self, scope: str, payloads: Iterable[Payload]) -> list[Message]:
+        """Callbacks to one signed URL: of one job."""
+        target = read_target(self.url(scope))
+        return [Message(scope, target, payload) for payload in payloads]
+
     def message(self, scope: str, payload: Payload) -> Message:
-        return Message(scope, read_target(self.url(scope)), payload)
+        return self.messages(scope, [payload])[0]
 
     def expect(self, message: Message, place: int | None = None) -> None:
         """Note what is going to be sent, and its place if it has one in a stream."""
@@ -142,7 +147,7 @@ async def send_singles(out: Post, worker: int) -> None:
     dice = out.dice(f"single {worker}")
     for scope in _scopes(f"single-{worker}"):
         message = out.message(scope, _some_payload(dice))
-        cut_off, keep, pause = dice.random() < 0.1, dice.random() < 0.2, dice.uniform(0.0, 0.15)
+        cut_off, keep, pause = dice.random() < 0.1, dice.random() < 0.2, dice.uniform(0.05, 0.3)
         if out.over:
             return
         out.expect(message)
@@ -206,13 +211,13 @@ async def post_streams(out: Post, worker: int) -> None:
     """Live streams over HTTP: the next message when the one before was acknowledged."""
     dice = out.dice(f"posted {worker}")
     for scope in _scopes(f"posted-{worker}"):
-        payloads = list(_stream(scope, dice, dice.randint(5, 12)))
+        messages = out.messages(scope, _stream(scope, dice, dice.randint(5, 12)))
         if out.over:
             return
-        for place, payload in enumerate(payloads):
-            message = out.message(scope, payload)
+        for place, message in enumerate(messages):
             out.expect(message, place)
             await out.insist(message)
+            await asyncio.sleep(0.03)
         await asyncio.sleep(dice.uniform(0.0, 0.5))
 
 
@@ -221,11 +226,11 @@ async def open_streams(out: Post, worker: int) -> None:
     dice = out.dice(f"socket {worker}")
     for scope in _scopes(f"socket-{worker}"):
         payloads = list(_stream(scope, dice, dice.randint(5, 40)))
-        pace = dice.choice((0.0, 0.02, 0.1))
+        pace = dice.choice((0.0, 0.03, 0.2))
         if out.over:
             return
         await open_stream(out, scope, payloads, pace)
-        await asyncio.sleep(dice.uniform(0.1, 0.5))
+        await asyncio.sleep(dice.uniform(0.5, 2.0))
 
 
 async def open_stream(

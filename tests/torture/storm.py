@@ -160,12 +160,13 @@ class Storm:
 
     async def _cut_while_writing(self, roll: float) -> None:
         """The power goes in the middle of a write, whoever writes."""
+        struck = self._fleet.living
         async with self._trouble("power cut while writing"):
+            self._fleet.struck(struck, "power cut while writing")
             self._disk.die_at(20 + int(80 * roll))
-            struck = list(self._fleet.serving)
             until = time.monotonic() + 3.0
             while all(each.poll() is None for each in struck) and time.monotonic() < until:
                 await asyncio.sleep(LOOK)
-        await self._fleet.kill(struck, "power cut while writing")
+            await self._fleet.bury(struck)
         self._disk.mend()
         self._disk.cut(dice=self._out.dice(f"cut {roll}"))
