@@ -7,12 +7,14 @@ import os
 import signal
 import sqlite3
 import stat
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -28,11 +30,13 @@ from dgreceiver.facts import DispatchTaken, Fact, InboxOpened
 from dgreceiver.inbox import locks, migrations
 from dgreceiver.inbox.locks import FileLock
 from dgreceiver.inbox.memory import MemoryInbox
-from dgreceiver.inbox.sqlite import SqliteInbox, SqliteMemory, caveat
+from dgreceiver.inbox.sql import SqlInbox
+from dgreceiver.inbox.sqlite import SqliteFile, SqliteInbox, SqliteMemory, caveat
 from dgreceiver.inbox.tables import REVISIONS, VERSION_TABLE, metadata
 
 from .stores import (
     FAILED,
+    SAVED,
     Shelf,
     ask,
     callback,
@@ -118,14 +122,66 @@ async def test_nobody_else_may_read_the_files(shelf):
         await inbox.put(transcript("r-1"))
         await end_as(inbox, "done")
         modes = {file.name: stat.filemode(file.stat().st_mode) for file in shelf.path.parent.iterdir()}
-    assert len(modes) == 5
+    assert len(modes) == 6
     assert set(modes.values()) == {"-rw-------"}
 
 
-async def test_closing_leaves_one_file_with_all_in_it_and_its_locks(shelf):
+async def test_closing_leaves_one_file_with_all_in_it_its_clock_and_its_locks(shelf):
     async with shelf.opened() as inbox:
         await inbox.put(transcript("r-1"))
-    assert sorted(file.suffix for file in shelf.path.parent.iterdir()) == [".db", ".write"]
+    assert sorted(file.suffix for file in shelf.path.parent.iterdir()) == [".clock", ".db", ".write"]
+
+
+# --- the clock
+
+
+def opened_at(path: Path, wall: float) -> SqlInbox:
+    """An inbox, to be opened while the wall's clock shows this."""
+    place = partial(SqliteFile, path, receiver="default", emit=lambda fact: None, wall=lambda: wall)
+    return SqlInbox(place, receiver="default", emit=lambda fact: None)
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+async def test_what_one_process_stores_is_due_in_another_that_started_when_the_wall_clock_was_set_otherwise(
+    tmp_path, hours
+):
+    here, there = (opened_at(tmp_path / "inbox.db", wall) for wall in (time.time(), time.time() + hours * 3600))
+    await here.open()
+    await there.open()
+    for text in ("one", "two"):
+        await there.put(message("j-1", text))
+    for _ in range(2):  # the second is due when the first is done
+        await here.settle(await entry_of(here), "done", SAVED)
+    await here.close()
+    await there.close()
+
+
+@pytest.mark.parametrize("clock", [None, b"", b"torn", struct.pack("d", 1.0)], ids=repr)
+async def test_time_goes_on_from_the_newest_callback_where_the_wall_clock_was_set_back_and_the_file_s_own_is_lost(
+    tmp_path, clock
+):
+    before = opened_at(tmp_path / "inbox.db", time.time())
+    await before.open()
+    for text in ("one", "two"):
+        await before.put(message("j-1", text))
+    await before.close()
+    (tmp_path / "inbox.db.clock").unlink()
+    if clock is not None:
+        (tmp_path / "inbox.db.clock").write_bytes(clock)
+    after = opened_at(tmp_path / "inbox.db", time.time() - 5 * 3600)
+    await after.open()
+    for _ in range(2):
+        await after.settle(await entry_of(after), "done", SAVED)
+    await after.close()
+
+
+async def test_without_room_for_its_clock_an_inbox_opens_all_the_same(tmp_path):
+    (tmp_path / "inbox.db.clock").mkdir()
+    inbox = opened_at(tmp_path / "inbox.db", time.time())
+    await inbox.open()
+    await inbox.put(transcript("r-1"))
+    assert (await entry_of(inbox)).request_id == "r-1"
+    await inbox.close()
 
 
 async def test_a_relative_path_is_relative_to_the_folder_at_the_time_of_opening(tmp_path, monkeypatch):

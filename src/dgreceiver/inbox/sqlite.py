@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+import struct
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +23,7 @@ from ..streams import Endings
 from .locks import FileLock
 from .rows import run
 from .sql import SqlInbox
+from .store import time_of
 from .tables import REVISIONS, VERSION_TABLE, metadata
 
 MIN_FREE = 128 * 1024 * 1024  # bytes left on the disk below which nothing new is taken
@@ -57,7 +60,7 @@ class SqliteFile:
 
     begin = "BEGIN IMMEDIATE"
 
-    def __init__(self, path: Path, *, receiver: str, emit: Hook) -> None:
+    def __init__(self, path: Path, *, receiver: str, emit: Hook, wall: Callable[[], float] = time.time) -> None:
         self._path = path.absolute()
         if not self._path.parent.is_dir():
             raise SetupError(f"the folder of the inbox does not exist: {self._path.parent}; make it, or name another")
@@ -66,7 +69,8 @@ class SqliteFile:
         self._owner = FileLock(self._path.with_name(owner))
         self._standing: FileLock | None = None
         self._engine = _engine(f"sqlite:///{self._path}", poolclass=NullPool)
-        self._prepare()
+        self._wall = wall
+        self.clock = self._prepare()
         emit(InboxOpened(str(self._path), caveat(self._path)))
 
     def connect(self) -> Connection:
@@ -119,10 +123,11 @@ class SqliteFile:
         if self._standing is not None:
             self._standing.remove()
 
-    def _prepare(self) -> None:
+    def _prepare(self) -> Callable[[], float]:
         try:
             with self.write:
                 self._bring_up_to_date()
+                return self._start_clock()
         except (sqlite3.Error, SQLAlchemyError, OSError) as error:
             self.close()
             raise SetupError(f"cannot open the inbox {self._path}: {error}") from error
@@ -136,6 +141,27 @@ class SqliteFile:
         if version != REVISIONS[-1]:
             with closing(self.connect()) as connection:
                 migrate(connection, self.begin)
+
+    def _start_clock(self) -> Callable[[], float]:
+        """A clock that goes on where that of the others stands, whatever the wall's was set to meanwhile.
+
+        Who comes first writes down when the monotonic clock, which all processes of a host share, was at 0. It begins
+        anew with the machine: then time goes on from the wall's, or from the latest that is known if that is later.
+        """
+        place, latest = self._path.with_name(f"{self._path.name}.clock"), self._latest()
+        begun = _read_float(place)
+        if begun <= 0 or begun + time.monotonic() < latest:
+            begun = max(self._wall(), latest) - time.monotonic()
+            with suppress(OSError):  # it is for others; the disk may be full
+                place.touch(mode=0o600)
+                place.write_bytes(struct.pack("d", begun))
+        return lambda: begun + time.monotonic()
+
+    def _latest(self) -> float:
+        """When the newest callback was stored."""
+        with closing(sqlite3.connect(self._path)) as connection:
+            [newest] = connection.execute("SELECT max(id) FROM dgreceiver_callback").fetchone()
+        return time_of(newest) if newest else 0.0
 
     def _version(self) -> str | None:
         """The schema's revision; None for a file that is yet to be made. Changes nothing."""
@@ -170,6 +196,8 @@ class SqliteMemory:
     write: AbstractContextManager[None] = nullcontext()
 
     def __init__(self) -> None:
+        begun = time.time() - time.monotonic()
+        self.clock = lambda: begun + time.monotonic()
         self._engine = _engine("sqlite://", poolclass=StaticPool)
         with closing(self.connect()) as connection:
             metadata.create_all(connection)
@@ -200,6 +228,15 @@ class SqliteMemory:
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def _read_float(path: Path) -> float:
+    """What was written there; 0 if that is nothing, or not all there."""
+    try:
+        [value] = struct.unpack("d", path.read_bytes())
+    except (OSError, struct.error):
+        return 0.0
+    return float(value)
 
 
 def migrate(connection: Connection, begin: str) -> None:
