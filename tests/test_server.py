@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -125,14 +125,17 @@ async def _hear(reader: asyncio.StreamReader) -> bytes:
 class Process:
     """`dgreceiver serve` in a folder, and what it has written."""
 
-    def __init__(self, folder: Path, app: str, *options: str, port: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, app: str, *options: str, port: int | None = None, environment: Mapping[str, str] = {}
+    ) -> None:
         (folder / "app.py").write_text(app)
         self._log = folder / f"log-{uuid4().hex}.txt"
         self.port = port or a_port()
         self.url = f"http://127.0.0.1:{self.port}"
         command = [sys.executable, "-m", "dgreceiver", "serve", "app:receiver", "--port", str(self.port), *options]
         with self._log.open("wb") as log:
-            self.child = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+            around = {**os.environ, **environment}
+            self.child = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=around)
 
     @property
     def log(self) -> str:
@@ -168,8 +171,8 @@ def a_port() -> int:
 
 
 @contextmanager
-def a_process(folder: Path, app: str, *options: str, port: int | None = None) -> Iterator[Process]:
-    process = Process(folder, app, *options, port=port)
+def a_process(folder: Path, app: str, *options: str, **settings: Any) -> Iterator[Process]:
+    process = Process(folder, app, *options, **settings)
     try:
         process.wait_for("receiving on")
         yield process

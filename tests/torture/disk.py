@@ -78,10 +78,10 @@ class Disk:
         """Nothing can be written."""
         self._control.write_error = errno.EIO
 
-    def failing_syncs(self, *, once: bool = False) -> None:
-        """Syncs fail, or only the next one does; of what it was to bring to the disk any part is lost for ever."""
+    def failing_syncs(self, *, times: int = -1) -> None:
+        """The next syncs fail, or all; of what one was to bring to the disk any part is lost for ever."""
         self._control.sync_error = errno.EIO
-        self._control.sync_errors = 1 if once else -1
+        self._control.sync_errors = times
 
     def slow(self, *, sync: float = 0.0, write: float = 0.0) -> None:
         """Each takes longer. Units: seconds."""

@@ -260,7 +260,7 @@ def test_what_fails_is_not_done_but_told(disk, tmp_path):
 
 def test_a_sync_that_fails_loses_for_ever_what_it_was_to_bring_to_the_disk(disk):
     run(disk, SYNCED)
-    disk.failing_syncs(once=True)
+    disk.failing_syncs(times=1)
     said = run(disk, "os.write(file, b'ab'); tried(os.fsync, file); tried(os.fsync, file)")
     assert said == ["Input/output error", "fine"]
     assert contents(disk) == {b"", b"ab"}

@@ -26,9 +26,10 @@ from .sql import SqlInbox
 from .store import time_of
 from .tables import REVISIONS, VERSION_TABLE, metadata
 
-MIN_FREE = 128 * 1024 * 1024  # bytes left on the disk below which nothing new is taken
-LOG_LIMIT = 64 * 1024 * 1024
-VACUUM_UP_TO = 256 * 1024 * 1024  # bytes that are rewritten in a second or two
+MIB = 1024 * 1024
+MIN_FREE = 128 * MIB  # bytes left on the disk below which nothing new is taken
+LOG_LIMIT = 64 * MIB
+VACUUM_UP_TO = 256 * MIB  # bytes that are rewritten in a second or two
 PAGES_AT_ONCE = 4096  # that one shrink gives back
 MOUNTS = Path("/proc/self/mountinfo")
 
@@ -62,6 +63,7 @@ class SqliteFile:
 
     def __init__(self, path: Path, *, receiver: str, emit: Hook, wall: Callable[[], float] = time.time) -> None:
         self._path = path.absolute()
+        self._log = self._path.with_name(f"{self._path.name}-wal")
         if not self._path.parent.is_dir():
             raise SetupError(f"the folder of the inbox does not exist: {self._path.parent}; make it, or name another")
         owner = f"{self._path.name}.owner-{sha256(receiver.encode()).hexdigest()[:8]}"
@@ -74,6 +76,7 @@ class SqliteFile:
         emit(InboxOpened(str(self._path), caveat(self._path)))
 
     def connect(self) -> Connection:
+        self._write_log_again()
         return self._engine.connect()
 
     def own(self) -> bool:
@@ -135,7 +138,27 @@ class SqliteFile:
             self.close()
             raise
 
+    def _write_log_again(self) -> None:
+        """Bring to the disk what SQLite is about to take from the log as committed.
+
+        The disk may have less: of a process that was killed before its sync, or whose sync failed. Another sync
+        would not do, for Linux says once that it could not write a page, and takes it as written from then on.
+
+        Source: https://wiki.postgresql.org/wiki/Fsync_Errors
+        """
+        if not self._log.exists() or self._log.stat().st_size == 0:
+            return
+        connecting = closing(sqlite3.connect(self._path, isolation_level=None))
+        with connecting as connection, self._log.open("r+b", buffering=0) as log:
+            connection.execute("BEGIN IMMEDIATE")  # no tool that does not know our lock writes there meanwhile
+            while piece := log.read(MIB):
+                log.seek(-len(piece), os.SEEK_CUR)
+                log.write(piece)
+            os.fdatasync(log.fileno())
+            connection.execute("COMMIT")
+
     def _bring_up_to_date(self) -> None:
+        self._write_log_again()
         version = self._version()
         self._path.touch(mode=0o600)
         if version != REVISIONS[-1]:
