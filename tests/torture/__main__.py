@@ -13,10 +13,9 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
 
 from .breaks import BREAKS, broken
 from .fleet import ROOT
@@ -57,7 +56,9 @@ def interrupted(*_: object) -> None:
 def main() -> int:
     said = arguments(sys.argv[1:])
     signal.signal(signal.SIGTERM, interrupted)
-    print(f"torture: seed {said.seed}, {said.seconds:g} s{f', without {said.broken}' if said.broken else ''}", flush=True)
+    print(
+        f"torture: seed {said.seed}, {said.seconds:g} s{f', without {said.broken}' if said.broken else ''}", flush=True
+    )
     begun = time.monotonic()
     with work_folder(said.keep) as folder:
         source = broken(said.broken, folder) if said.broken else ROOT / "src"

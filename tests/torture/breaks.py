@@ -19,6 +19,7 @@ class Change:
     instead: str
 
 
+STORE = "inbox/store.py"
 BREAKS: Mapping[str, Sequence[Change]] = {
     "fsync": [Change("inbox/sqlite.py", '"synchronous = FULL"', '"synchronous = OFF"')],
     "key": [
@@ -27,11 +28,13 @@ BREAKS: Mapping[str, Sequence[Change]] = {
     ],
     "owner": [Change("inbox/sqlite.py", "return self._owner.try_acquire()", "return True")],
     "incarnation": [
-        Change("inbox/store.py", 'text(_LEASED), _c.lease == bindparam("incarnation"))\n    .values(\n        state=bindparam("to")', 'text(_LEASED))\n    .values(\n        state=bindparam("to")'),
+        Change(
+            STORE, 'text(_LEASED), _c.lease == bindparam("incarnation"))\n    .values(', "text(_LEASED))\n    .values("
+        )
     ],
     "order": [
         Change(
-            "inbox/store.py",
+            STORE,
             'now if new.state == "waiting" and label.lane is None else None',
             'now if new.state == "waiting" else None',
         )
@@ -50,6 +53,8 @@ def broken(name: str, folder: Path) -> Path:
         path = source / "dgreceiver" / change.file
         text = path.read_text()
         if text.count(change.text) != 1:
-            raise ValueError(f"{change.file} holds {change.text!r} {text.count(change.text)} times; say anew how to break it")
+            raise ValueError(
+                f"{change.file} holds {change.text!r} {text.count(change.text)} times; say anew how to break it"
+            )
         path.write_text(text.replace(change.text, change.instead))
     return source

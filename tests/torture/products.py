@@ -82,7 +82,7 @@ class Products:
         query = httpx.QueryParams({**asked, "callback": self._out.url(scope, websocket=websocket)})
         address = f"{url.replace('http', 'ws')}/v1/listen?{query}"
         async with connect(address, additional_headers=TOKEN, proxy=None, ping_interval=None) as socket:
-            self._scopes[socket.response.headers["dg-request-id"]] = scope  # type: ignore[union-attr]  # it is open
+            self._scopes[socket.response.headers["dg-request-id"]] = scope
             self._out.opened(scope)
             for _ in range(seconds):
                 await socket.send(SECOND)

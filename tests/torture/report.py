@@ -22,14 +22,22 @@ def tell(account: Account, found: Sequence[Violation], *, seed: int, seconds: fl
         for line in history(account, violation)[:LONGEST]:
             print(f"    {line}")
     counts = Counter(violation.what for violation in found)
-    words = ("lost", "doubled", "out of order", "mistaken", *(set(counts) - {"lost", "doubled", "out of order", "mistaken"}))
+    words = (
+        "lost",
+        "doubled",
+        "out of order",
+        "mistaken",
+        *(set(counts) - {"lost", "doubled", "out of order", "mistaken"}),
+    )
     print(", ".join(f"{counts[word]} {word}" for word in words), f"(seed {seed}, {seconds:.0f} s)")
 
 
 def figures(account: Account) -> dict[str, str]:
     answers = [answer for sent in account.sent.values() for answer in sent.answers]
     statuses = Counter(answer["status"] for answer in answers)
-    refused = ", ".join(f"{count} × {status or 'no answer'}" for status, count in sorted(statuses.items()) if status != 200)
+    refused = ", ".join(
+        f"{count} × {status or 'no answer'}" for status, count in sorted(statuses.items()) if status != 200
+    )
     said = Counter(answer["said"] for answer in answers if answer["said"])
     faults = ", ".join(f"{count} × {kind}" for kind, count in sorted(account.faults.items()))
     repeats = ", ".join(f"{count} × {reason}" for reason, count in sorted(account.repeats.items()))
@@ -56,11 +64,9 @@ def history(account: Account, violation: Violation) -> list[str]:
     if violation.about is None:
         return []
     its = [line for line in account.lines if line["about"] == violation.about]
-    runs = {line.get("run") for line in its}
     processes = {line["by"] for line in its if line.get("run")}
     since, until = (its[0]["at"], its[-1]["at"]) if its else (0.0, 0.0)
     around = [line for line in account.lines if _strikes(line, processes) and since - 5 <= line["at"] <= until + 5]
-    del runs
     begun = account.lines[0]["at"]
     return [_shown(line, begun) for line in sorted([*its, *around], key=lambda line: line["at"])]
 

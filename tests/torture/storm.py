@@ -66,7 +66,7 @@ class Storm:
             await self._handing_over
 
     async def _strike(self, act: Act) -> None:
-        print(f"{act.kind}", end=" ... ", flush=True)  # noqa: T201
+        print(f"{act.kind}", end=" ... ", flush=True)
         await self._strikes[act.kind](act.roll)
         await asyncio.sleep(act.pause)
 

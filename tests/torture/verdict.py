@@ -39,10 +39,13 @@ class Run:
     attempt: int
     by: int  # process id
     begun: float
+    text: str  # of a whole stream
     ended: float = inf
     error: str | None = None
-    text: str = ""
-    scope: str = ""
+
+    @property
+    def scope(self) -> str:
+        return self.about.partition(":")[0]
 
     @property
     def succeeded(self) -> bool:
@@ -139,9 +142,17 @@ class Account:
         self.closed[line["scope"]] = line["code"]
 
     def _read_begun(self, line: Line) -> None:
-        fields = ("about", "handler", "key", "lane", "kind", "attempt", "by")
-        run = Run(*(line[name] for name in fields), begun=line["at"])
-        run.text, run.scope = line.get("text", ""), line["about"].partition(":")[0]
+        run = Run(
+            line["about"],
+            line["handler"],
+            line["key"],
+            line["lane"],
+            line["kind"],
+            line["attempt"],
+            line["by"],
+            line["at"],
+            line.get("text", ""),
+        )
         self.runs.append(run)
         self._open[line["run"]] = run
 
@@ -358,8 +369,8 @@ def _said(account: Account) -> Mapping[str, list[str]]:
 
 def _mistaken(account: Account) -> Iterator[Violation]:
     for about, sent in account.sent.items():
-        first = sent.answers[0] if sent.answers else {"said": "", "at": 0.0}
-        if first["said"] == "duplicate" and sum(at <= first["at"] for at in sent.sends) == 1:
+        first = sent.answers[0] if sent.answers else None
+        if first and first["said"] == "duplicate" and sum(at <= first["at"] for at in sent.sends) == 1:
             yield Violation("mistaken", about, "taken for a retry, and it was the first")
         if not sent.conflicts and any(answer["said"] == "conflict" for answer in sent.answers):
             yield Violation("mistaken", about, "taken for a conflict, and it was the same")
