@@ -58,10 +58,11 @@ class Said:
     payload: Payload
 
 
-def instants(said: Sequence[Said], dice: random.Random) -> list[float]:
-    """When the power may go: half of them right behind an acknowledgement."""
-    times = sorted(each.at for each in said)
-    return [dice.choice([dice.choice(times), dice.uniform(times[0], times[-1])]) for _ in range(CUTS)]
+def instants(disk: Disk, said: Sequence[Said], dice: random.Random) -> list[float]:
+    """When the power may go, from the first acknowledgement on: half of them right behind one, half in between."""
+    answered = sorted(each.at for each in said)
+    done = [operation.ended for operation in disk.operations() if answered[0] < operation.ended <= answered[-1]]
+    return [dice.choice(dice.choice([answered, done])) for _ in range(CUTS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +182,7 @@ async def a_run(disk: Disk, folder: Path) -> Run:
 
 async def test_whenever_the_power_goes_all_that_was_acknowledged_is_there_byte_for_byte(disk, tmp_path):
     run = await a_run(disk, tmp_path)
-    for seed, at in enumerate(instants(run.acknowledged, random.Random(1))):
+    for seed, at in enumerate(instants(disk, run.acknowledged, random.Random(1))):
         with cut(disk, at, seed=seed) as folder:
             found = found_in(folder)
             bodies = Counter(found.bodies.values())
@@ -278,8 +279,8 @@ def insisted(process: Process, payloads: Sequence[Payload]) -> list[Said]:
 
 def taken_by_cuts(disk: Disk, said: Sequence[Said]) -> list[Payload]:
     """What is lost of what had been acknowledged, by cuts at any instant."""
-    dice, taken = random.Random(1), list[Payload]()
-    for seed, at in enumerate(instants(said, dice)):
+    taken = list[Payload]()
+    for seed, at in enumerate(instants(disk, said, random.Random(1))):
         taken += lost(disk, [each.payload for each in said if each.at <= at], at, seed=seed)
     return taken
 
