@@ -72,9 +72,8 @@ class Act:
 
 
 BEGINNING: tuple[Kind, ...] = ("hand over", "clock", "disk slow")  # nobody dies until the hand-over is over
-THEN: tuple[Kind, ...] = (
-    "kill",
-    "power cut",
+LEAST: tuple[Kind, ...] = (*BEGINNING, "power cut", "kill")  # of every run
+REST: tuple[Kind, ...] = (
     "disk failing",
     "stop",
     "freeze",
@@ -83,16 +82,17 @@ THEN: tuple[Kind, ...] = (
     "syncs failing",
     "power cut while writing",
 )
-EVERY: tuple[Kind, ...] = (*BEGINNING, *THEN)
+EVERY: tuple[Kind, ...] = (*LEAST, *REST)
 
 
 def schedule(seed: int) -> Iterator[Act]:
     """The faults, without end: first each of them once, then as the dice fall."""
     dice = random.Random(f"{seed}:schedule")
-    for kind in BEGINNING:
+    for kind in (*LEAST, *dice.sample(REST, len(REST))):
         yield _act(kind, dice)
+    again = (*EVERY[1:], "clock", "kill")  # a process hands over once
     while True:
-        for kind in dice.sample((*THEN, "clock", "disk slow", "kill"), len(THEN) + 3):
+        for kind in dice.sample(again, len(again)):
             yield _act(kind, dice)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from subprocess import Popen
@@ -13,7 +13,7 @@ from ..support import Ledger
 from .clock import WallClock
 from .disk import Disk
 from .fleet import Fleet
-from .plan import EVERY, Act, Kind, schedule
+from .plan import BEGINNING, Act, Kind, schedule
 from .senders import Post, open_stubborn_stream
 
 HOURS = 6  # by which the clock jumps, at most
@@ -49,13 +49,13 @@ class Storm:
             "power cut while writing": self._cut_while_writing,
         }
 
-    async def rage(self, seed: int, until: float, *, all_of_them: bool) -> None:
-        """Strike until that time, and on until each kind has struck if `all_of_them` have to."""
+    async def rage(self, seed: int, until: float, *, least: Collection[Kind]) -> None:
+        """Strike until that time, and on until each of the least has struck."""
         struck = set[Kind]()
         for act in schedule(seed):
-            if time.monotonic() >= until and (not all_of_them or struck == set(EVERY)):
+            if time.monotonic() >= until and struck >= set(least):
                 break
-            if self._handing_over and act.kind != "clock" and act.kind != "disk slow":
+            if self._handing_over and act.kind not in BEGINNING:
                 await self._handing_over
                 self._handing_over = None
                 self._fleet.wanted = 2 + (seed % 2)
