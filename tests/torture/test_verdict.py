@@ -71,7 +71,7 @@ def framed(*abouts: str, code: int = 1000) -> list[dict[str, Any]]:
 
 
 SOUND = [message(), *sent()]
-IN_LANE = {"lane": "l"}
+IN_LANE: dict[str, Any] = {"lane": "l"}
 
 
 @pytest.mark.parametrize(
