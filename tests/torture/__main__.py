@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .breaks import BREAKS, broken
+from .disk import NoCompiler
 from .fleet import ROOT
 from .report import tell
 from .torture import Torture
@@ -53,25 +54,33 @@ def interrupted(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+def run(said: argparse.Namespace, folder: Path) -> int:
+    """Torture, tell what was found, and the exit code; no process lives on."""
+    begun = time.monotonic()
+    source = broken(said.broken, folder) if said.broken else ROOT / "src"
+    torture = Torture(folder, source=source, seed=said.seed, seconds=said.seconds)
+    try:
+        account, found = asyncio.run(torture.run())
+    finally:
+        torture.end()
+    tell(account, found, seed=said.seed, seconds=time.monotonic() - begun)
+    return 1 if found else 0
+
+
 def main() -> int:
     said = arguments(sys.argv[1:])
     signal.signal(signal.SIGTERM, interrupted)
-    print(
-        f"torture: seed {said.seed}, {said.seconds:g} s{f', without {said.broken}' if said.broken else ''}", flush=True
-    )
-    begun = time.monotonic()
-    with work_folder(said.keep) as folder:
-        source = broken(said.broken, folder) if said.broken else ROOT / "src"
-        torture = Torture(folder, source=source, seed=said.seed, seconds=said.seconds)
-        try:
-            account, found = asyncio.run(torture.run())
-        except KeyboardInterrupt:
-            print("\ninterrupted; all processes have ended")
-            return 130
-        finally:
-            torture.end()
-        tell(account, found, seed=said.seed, seconds=time.monotonic() - begun)
-    return 1 if found else 0
+    without = f", without {said.broken}" if said.broken else ""
+    print(f"torture: seed {said.seed}, {said.seconds:g} s{without}", flush=True)
+    try:
+        with work_folder(said.keep) as folder:
+            return run(said, folder)
+    except KeyboardInterrupt:
+        print("\ninterrupted; all processes have ended")
+        return 130
+    except NoCompiler as error:
+        print(f"torture: {error}")
+        return 2
 
 
 if __name__ == "__main__":

@@ -88,17 +88,21 @@ async def save(event: Event, delivery: Delivery) -> None:
 
 async def linger() -> None:
     """Go on, whoever cancels it, until the next run has begun; the next one goes on until after this has ended."""
-    turn = len(list(folder.glob("lingers-*")))
+    turn = int(is_there("lingers-0"))
     (folder / f"lingers-{turn}").touch()
-    await until_there(f"lingers-{turn + 1}" if turn == 0 else "lingered-0", 1.5)
+    await until_there("lingered-0" if turn else "lingers-1", 1.5)
     (folder / f"lingered-{turn}").touch()
+
+
+def is_there(name: str) -> bool:
+    return (folder / name).exists()
 
 
 async def until_there(name: str, seconds: float) -> None:
     """Wait for a file, and then so many seconds more."""
     ends = time.monotonic() + LINGERS
     while (now := time.monotonic()) < ends:
-        if (folder / name).exists():
+        if is_there(name):
             ends = min(ends, now + seconds)
         with suppress(asyncio.CancelledError):
             await asyncio.sleep(0.05)

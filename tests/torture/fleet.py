@@ -8,18 +8,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from ..support import Ledger
+from ..support import Ledger, until
 
 ROOT = Path(__file__).parents[2]
 DRAIN = 30  # seconds
 UP_WITHIN, DOWN_WITHIN = 30.0, 75.0  # seconds
-LOOK = 0.02
 
 
 class Fleet:
-    """All processes of a run; `cuts_off` are those that are told to go and have not gone yet."""
+    """All processes of a run; those that are told to go are no longer `serving`."""
 
     def __init__(
         self, ledger: Ledger, folder: Path, *, source: Path, port: int, environment: Mapping[str, str]
@@ -36,7 +36,9 @@ class Fleet:
 
     async def fill(self) -> None:
         """Start as many as are wanted; wait until they receive."""
-        self.serving = [each for each in self.serving if each.poll() is None]
+        for each in self.serving:
+            if each.poll() is not None:
+                await self.gone(each)
         new = [self._start() for _ in range(self.wanted - len(self.serving))]
         self.serving += new
         await asyncio.gather(*(self._until_up(each) for each in new))
@@ -60,9 +62,7 @@ class Fleet:
 
     async def _until_up(self, child: subprocess.Popen[bytes]) -> None:
         log = self._log(child)
-        async with asyncio.timeout(UP_WITHIN):
-            while child.poll() is None and b"receiving on" not in log.read_bytes():
-                await asyncio.sleep(LOOK)
+        await until(lambda: child.poll() is not None or b"receiving on" in log.read_bytes(), within=UP_WITHIN)
 
     def _log(self, child: subprocess.Popen[bytes]) -> Path:
         return self._folder / f"log-{self._all.index(child):03}.txt"
@@ -95,18 +95,17 @@ class Fleet:
         self.struck(some, kind)
         for each in some:
             each.terminate()
-            if each in self.serving:
-                self.serving.remove(each)
+        self.serving = [each for each in self.serving if each not in some]
         for each in some:
             await self.gone(each)
 
     async def gone(self, child: subprocess.Popen[bytes]) -> None:
-        async with asyncio.timeout(DOWN_WITHIN):
-            while child.poll() is None:
-                await asyncio.sleep(LOOK)
-        self._ledger.note("gone", None, pid=child.pid, code=child.returncode)
-        if child in self.serving:
-            self.serving.remove(child)
+        """Wait until it has ended, and note how; one that does not is killed, which is noted all the same."""
+        with suppress(TimeoutError):
+            await until(lambda: child.poll() is not None, within=DOWN_WITHIN)
+        child.kill()
+        self._ledger.note("gone", None, pid=child.pid, code=child.wait())
+        self.serving = [each for each in self.serving if each is not child]
 
     def freeze(self, child: subprocess.Popen[bytes]) -> None:
         child.send_signal(signal.SIGSTOP)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from subprocess import Popen
 
-from ..support import Ledger
+from ..support import Ledger, until
 from .clock import WallClock
 from .disk import Disk
 from .fleet import Fleet
@@ -17,7 +17,6 @@ from .plan import BEGINNING, Act, Kind, schedule
 from .senders import Post, open_stubborn_stream
 
 HOURS = 6  # by which the clock jumps, at most
-LOOK = 0.05
 HANDED_OVER_WITHIN = 60.0  # seconds
 
 Strike = Callable[[float], Awaitable[None]]
@@ -26,7 +25,7 @@ Strike = Callable[[float], Awaitable[None]]
 class Storm:
     """Strikes until the time is over."""
 
-    def __init__(self, fleet: Fleet, disk: Disk, clock: WallClock, ledger: Ledger, out: Post, folder: Path) -> None:
+    def __init__(self, fleet: Fleet, out: Post, *, disk: Disk, clock: WallClock, ledger: Ledger, folder: Path) -> None:
         self._fleet = fleet
         self._disk = disk
         self._clock = clock
@@ -49,11 +48,11 @@ class Storm:
             "power cut while writing": self._cut_while_writing,
         }
 
-    async def rage(self, seed: int, until: float, *, least: Collection[Kind]) -> None:
+    async def rage(self, seed: int, ends_at: float, *, least: Collection[Kind]) -> None:
         """Strike until that time, and on until each of the least has struck."""
         struck = set[Kind]()
         for act in schedule(seed):
-            if time.monotonic() >= until and struck >= set(least):
+            if time.monotonic() >= ends_at and struck >= set(least):
                 break
             if self._handing_over and act.kind not in BEGINNING:
                 await self._handing_over
@@ -119,9 +118,8 @@ class Storm:
         await going
 
     async def _until_there(self, name: str) -> None:
-        until = time.monotonic() + HANDED_OVER_WITHIN
-        while not (self._folder / name).exists() and time.monotonic() < until:
-            await asyncio.sleep(LOOK)
+        with suppress(TimeoutError):  # what was to show will be seen missing
+            await until((self._folder / name).exists, within=HANDED_OVER_WITHIN)
 
     # --- the clock
 
@@ -164,9 +162,8 @@ class Storm:
         async with self._trouble("power cut while writing"):
             self._fleet.struck(struck, "power cut while writing")
             self._disk.die_at(20 + int(80 * roll))
-            until = time.monotonic() + 3.0
-            while all(each.poll() is None for each in struck) and time.monotonic() < until:
-                await asyncio.sleep(LOOK)
+            with suppress(TimeoutError):
+                await until(lambda: any(each.poll() is not None for each in struck), within=3.0)
             await self._fleet.bury(struck)
         self._disk.mend()
         self._disk.cut(dice=self._out.dice(f"cut {roll}"))

@@ -69,13 +69,15 @@ class Torture:
     async def run(self) -> tuple[Account, list[Violation]]:
         begun = time.monotonic()
         products = Products(self._out)
-        storm = Storm(self._fleet, self._disk, self._clock, self._ledger, self._out, self._folder)
+        storm = Storm(
+            self._fleet, self._out, disk=self._disk, clock=self._clock, ledger=self._ledger, folder=self._folder
+        )
         await self._fleet.fill()
         async with products.emulator.serve() as url:
             sending = [asyncio.ensure_future(each) for each in (*senders(self._out), *products.submitters(url))]
             try:
-                until = begun + self._seconds - min(LONGEST_CALM, CALM * self._seconds)
-                await storm.rage(self._seed, until, least=self._least)
+                ends_at = begun + self._seconds - min(LONGEST_CALM, CALM * self._seconds)
+                await storm.rage(self._seed, ends_at, least=self._least)
                 await self._calm_down(sending, products)
             finally:
                 for each in sending:
