@@ -87,8 +87,7 @@ class Fleet:
         """kill -9 those that are not dead yet."""
         for each in some:
             each.kill()
-        for each in some:
-            await self.gone(each)
+        await asyncio.gather(*map(self.gone, some))
 
     async def stop(self, some: Sequence[subprocess.Popen[bytes]], kind: str) -> None:
         """SIGTERM; wait until they have ended in order."""
@@ -96,8 +95,7 @@ class Fleet:
         for each in some:
             each.terminate()
         self.serving = [each for each in self.serving if each not in some]
-        for each in some:
-            await self.gone(each)
+        await asyncio.gather(*map(self.gone, some))
 
     async def gone(self, child: subprocess.Popen[bytes]) -> None:
         """Wait until it has ended, and note how; one that does not is killed, which is noted all the same."""

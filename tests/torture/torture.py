@@ -96,6 +96,8 @@ class Torture:
         await self._until_answered([*sending, asyncio.ensure_future(products.emulator.idle())])
         products.write_down(self._ledger)
         await self._until_handled()
+        if self._found or violations(self._account()):
+            return  # it will not get better
         await self._come_again()
         await self._fleet.stop(self._fleet.living, "stop")
         self._look_into_inbox()
