@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
@@ -151,10 +151,12 @@ class SqliteFile:
         connecting = closing(sqlite3.connect(self._path, isolation_level=None))
         with connecting as connection, self._log.open("r+b", buffering=0) as log:
             connection.execute("BEGIN IMMEDIATE")  # no tool that does not know our lock writes there meanwhile
-            while piece := log.read(MIB):
-                log.seek(-len(piece), os.SEEK_CUR)
-                log.write(piece)
-            os.fdatasync(log.fileno())
+            _write_again(log)
+            try:
+                os.fdatasync(log.fileno())
+            except OSError:
+                _write_again(log)  # for SQLite, which syncs it once more as it closes, and believes that
+                raise
             connection.execute("COMMIT")
 
     def _bring_up_to_date(self) -> None:
@@ -296,6 +298,13 @@ def _file_system(path: Path, mounts: Path) -> str | None:
     mounted = [(fields[4], line.split(" - ")[1].split()[0]) for line in lines if (fields := line.split())]
     around = [(len(point), kind) for point, kind in mounted if path.is_relative_to(point)]
     return max(around)[1] if around else None
+
+
+def _write_again(file: IO[bytes]) -> None:
+    file.seek(0)
+    while piece := file.read(MIB):
+        file.seek(-len(piece), os.SEEK_CUR)
+        file.write(piece)
 
 
 def _engine(url: str, *, poolclass: Any) -> Engine:
