@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections import deque
 from collections.abc import Awaitable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,7 +27,9 @@ from .wire import Answer, break_off, post
 
 MARKER = "whisperedword"  # in every transcript, and to be in no log
 PAUSE = 0.15  # seconds before something is sent again
-UNKEPT = 40  # callbacks of which the bodies are kept, to be sent once more at the end
+KEPT = 40  # callbacks that are sent once more at the end
+RECENT = 60  # callbacks that are sent once more after a power cut
+LARGE = 100_000  # bytes of a body that is not
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class Post:
         self.port = port
         self.over = False  # nothing new is begun
         self.kept: list[Message] = []
+        self.recent = deque[Message](maxlen=RECENT)  # that were acknowledged, and would be known again
 
     def dice(self, name: str) -> random.Random:
         return random.Random(f"{self._seed}:{name}")
@@ -89,6 +93,8 @@ class Post:
         """Send it until it is acknowledged."""
         while (await self.send(message)).status != 200:  # noqa: ASYNC110 - as Deepgram does, if faster
             await asyncio.sleep(PAUSE)
+        if not never_a_retry(message.payload) and len(message.payload.body) < LARGE:
+            self.recent.append(message)
 
     async def reset(self, message: Message) -> None:
         self._ledger.note("sent", message.about)
@@ -154,7 +160,7 @@ async def send_singles(out: Post, worker: int) -> None:
         if cut_off:
             await out.reset(message)
         await out.insist(message)
-        if keep and len(out.kept) < UNKEPT and message.payload.kind != "Unknown":
+        if keep and len(out.kept) < KEPT and message.payload.kind != "Unknown":
             out.kept.append(message)
         await asyncio.sleep(pause)
 
@@ -279,6 +285,6 @@ def senders(out: Post) -> list[Coroutine[Any, Any, None]]:
     ]
 
 
-async def send_again(out: Post) -> list[tuple[str, Answer]]:
+async def send_again(out: Post, messages: Iterable[Message]) -> list[tuple[str, Answer]]:
     """Send once more what was acknowledged, as a retry that comes late; what each was answered."""
-    return [(message.about, await out.send(message)) for message in out.kept]
+    return [(message.about, await out.send(message)) for message in messages]

@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from subprocess import Popen
+from typing import TYPE_CHECKING, TypeVar
 
 from ..support import Ledger, until
 from .clock import WallClock
 from .disk import Disk
 from .fleet import Fleet
 from .plan import BEGINNING, Act, Kind, schedule
-from .senders import Post, open_stubborn_stream
+from .senders import Post, open_stubborn_stream, send_again
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsLenAndGetItem
+
+T = TypeVar("T")
 
 HOURS = 6  # by which the clock jumps, at most
 HANDED_OVER_WITHIN = 60.0  # seconds
 
 Strike = Callable[[float], Awaitable[None]]
+
+
+class Worst(random.Random):
+    """Dice that always show the first: of what was not synced nothing is left."""
+
+    def choice(self, seq: SupportsLenAndGetItem[T]) -> T:
+        return seq[0]
 
 
 class Storm:
@@ -33,6 +47,7 @@ class Storm:
         self._out = out
         self._folder = folder
         self._handing_over: asyncio.Task[None] | None = None
+        self._has_lost_power = False
         self._strikes: Mapping[Kind, Strike] = {
             "kill": self._kill,
             "kill all": self._kill_all,
@@ -154,7 +169,7 @@ class Storm:
 
     async def _cut(self, roll: float) -> None:
         await self._fleet.kill(self._fleet.living, "power cut")
-        self._disk.cut(dice=self._out.dice(f"cut {roll}"))
+        await self._lose_power(roll)
 
     async def _cut_while_writing(self, roll: float) -> None:
         """The power goes in the middle of a write, whoever writes."""
@@ -166,4 +181,11 @@ class Storm:
                 await until(lambda: any(each.poll() is not None for each in struck), within=3.0)
             await self._fleet.bury(struck)
         self._disk.mend()
-        self._disk.cut(dice=self._out.dice(f"cut {roll}"))
+        await self._lose_power(roll)
+
+    async def _lose_power(self, roll: float) -> None:
+        """What was not synced is gone, at first all of it, later by the dice; what was acknowledged is known again."""
+        self._disk.cut(dice=self._out.dice(f"cut {roll}") if self._has_lost_power else Worst())
+        self._has_lost_power = True
+        await self._fleet.fill()
+        await send_again(self._out, list(self._out.recent))

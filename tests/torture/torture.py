@@ -127,7 +127,7 @@ class Torture:
 
     async def _come_again(self) -> None:
         """Send once more what was acknowledged, as a retry that comes late."""
-        for about, answer in await send_again(self._out):
+        for about, answer in await send_again(self._out, self._out.kept):
             if answer.said != "duplicate":
                 self._found.append(Violation("doubled", about, f"a retry at the end was answered {answer}"))
 
