@@ -31,17 +31,23 @@ class Fleet:
         self._all: list[subprocess.Popen[bytes]] = []
         self.serving: list[subprocess.Popen[bytes]] = []
         self.wanted = 1
+        self.has_fallen = False  # a process has ended though nothing struck it
 
     # --- up
 
     async def fill(self) -> None:
         """Start as many as are wanted; wait until they receive."""
-        for each in self.serving:
-            if each.poll() is not None:
-                await self.gone(each)
+        await self._look_for_fallen()
         new = [self._start() for _ in range(self.wanted - len(self.serving))]
         self.serving += new
         await asyncio.gather(*(self._until_up(each) for each in new))
+        await self._look_for_fallen()
+
+    async def _look_for_fallen(self) -> None:
+        for each in self.serving:
+            if each.poll() is not None:
+                self.has_fallen = True
+                await self.gone(each)
 
     async def start_one_more(self) -> subprocess.Popen[bytes]:
         new = self._start()

@@ -287,4 +287,6 @@ def senders(out: Post) -> list[Coroutine[Any, Any, None]]:
 
 async def send_again(out: Post, messages: Iterable[Message]) -> list[tuple[str, Answer]]:
     """Send once more what was acknowledged, as a retry that comes late; what each was answered."""
-    return [(message.about, await out.send(message)) for message in messages]
+    again = list(messages)
+    answers = await asyncio.gather(*map(out.send, again))
+    return [(message.about, answer) for message, answer in zip(again, answers, strict=True)]

@@ -74,6 +74,8 @@ class Storm:
                 self._handing_over = None
                 self._fleet.wanted = 2 + (seed % 2)
             await self._fleet.fill()
+            if self._fleet.has_fallen:
+                return
             await self._strike(act)
             struck.add(act.kind)
         if self._handing_over:
@@ -188,4 +190,4 @@ class Storm:
         self._disk.cut(dice=self._out.dice(f"cut {roll}") if self._has_lost_power else Worst())
         self._has_lost_power = True
         await self._fleet.fill()
-        await send_again(self._out, list(self._out.recent))
+        await send_again(self._out, self._out.recent)

@@ -93,6 +93,8 @@ class Torture:
         self._disk.mend()
         self._out.over = True
         await self._fleet.fill()
+        if self._fleet.has_fallen:
+            return
         await self._until_answered([*sending, asyncio.ensure_future(products.emulator.idle())])
         products.write_down(self._ledger)
         await self._until_handled()
