@@ -48,6 +48,7 @@ class Storm:
         self._folder = folder
         self._handing_over: asyncio.Task[None] | None = None
         self._has_lost_power = False
+        self.has_broken = False  # it shows already that something was lost
         self._strikes: Mapping[Kind, Strike] = {
             "kill": self._kill,
             "kill all": self._kill_all,
@@ -74,7 +75,7 @@ class Storm:
                 self._handing_over = None
                 self._fleet.wanted = 2 + (seed % 2)
             await self._fleet.fill()
-            if self._fleet.has_fallen:
+            if self._fleet.has_fallen or self.has_broken:
                 return
             await self._strike(act)
             struck.add(act.kind)
@@ -190,4 +191,5 @@ class Storm:
         self._disk.cut(dice=self._out.dice(f"cut {roll}") if self._has_lost_power else Worst())
         self._has_lost_power = True
         await self._fleet.fill()
-        await send_again(self._out, self._out.recent)
+        answers = [answer for _, answer in await send_again(self._out, self._out.recent)]
+        self.has_broken |= any(answer.said == "stored" for answer in answers) or all(not each.said for each in answers)

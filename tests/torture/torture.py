@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import closing
+from contextlib import AsyncExitStack, closing, suppress
 from pathlib import Path
 
 from ..support import PASSWORD, Ledger, listen
@@ -73,16 +73,23 @@ class Torture:
             self._fleet, self._out, disk=self._disk, clock=self._clock, ledger=self._ledger, folder=self._folder
         )
         await self._fleet.fill()
-        async with products.emulator.serve() as url:
-            sending = [asyncio.ensure_future(each) for each in (*senders(self._out), *products.submitters(url))]
-            try:
-                ends_at = begun + self._seconds - min(LONGEST_CALM, CALM * self._seconds)
-                await storm.rage(self._seed, ends_at, least=self._least)
+        emulated = AsyncExitStack()
+        url = await emulated.enter_async_context(products.emulator.serve())
+        sending = [asyncio.ensure_future(each) for each in (*senders(self._out), *products.submitters(url))]
+        try:
+            ends_at = begun + self._seconds - min(LONGEST_CALM, CALM * self._seconds)
+            await storm.rage(self._seed, ends_at, least=self._least)
+            if storm.has_broken:
+                self._found.append(Violation("lost", None, "what was acknowledged before a power cut is not known"))
+            else:
                 await self._calm_down(sending, products)
-            finally:
-                for each in sending:
-                    each.cancel()
-                await asyncio.gather(*sending, return_exceptions=True)
+        finally:
+            for each in sending:
+                each.cancel()
+            await asyncio.gather(*sending, return_exceptions=True)
+            await products.clock.stop()
+            with suppress(TimeoutError):  # who waits for an answer that will not come is let go
+                await asyncio.wait_for(emulated.aclose(), ANSWERED_WITHIN / 10)
         return self._judge()
 
     # --- the calm after the storm
