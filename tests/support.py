@@ -282,8 +282,8 @@ class Ledger:
         self._path = folder / "ledger.jsonl"
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
-    def note(self, what: str, about: str | None) -> None:
-        line = json.dumps({"what": what, "about": about, "by": os.getpid(), "at": time.monotonic()})
+    def note(self, what: str, about: str | None, **more: Any) -> None:
+        line = json.dumps({"what": what, "about": about, "by": os.getpid(), "at": time.monotonic(), **more})
         os.write(self._file, line.encode() + b"\n")
 
     def read(self) -> Sequence[Mapping[str, Any]]:

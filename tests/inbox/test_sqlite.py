@@ -26,11 +26,11 @@ from sqlalchemy import Engine, create_engine, event, inspect, select
 
 from dgreceiver.errors import InboxError, SetupError
 from dgreceiver.facts import DispatchTaken, Fact, InboxFailed, InboxOpened
-from dgreceiver.inbox import locks, migrations
+from dgreceiver.inbox import locks, migrations, sqlite
 from dgreceiver.inbox.locks import FileLock
 from dgreceiver.inbox.memory import MemoryInbox
 from dgreceiver.inbox.sql import SqlInbox
-from dgreceiver.inbox.sqlite import SqliteInbox, SqliteMemory, caveat
+from dgreceiver.inbox.sqlite import BOOT, SqliteFile, SqliteInbox, SqliteMemory, caveat
 from dgreceiver.inbox.tables import REVISIONS, VERSION_TABLE, callbacks, metadata
 
 from .stores import (
@@ -138,6 +138,53 @@ async def test_closing_leaves_one_file_with_all_in_it_and_its_locks(shelf):
     async with shelf.opened() as inbox:
         await inbox.put(transcript("r-1"))
     assert sorted(file.suffix for file in shelf.path.parent.iterdir()) == [".db", ".write"]
+
+
+# --- the clock
+
+
+def opened_at(path: Path, wall: float) -> SqlInbox:
+    """An inbox, to be opened while the wall's clock shows this."""
+    place = partial(SqliteFile, path, receiver="default", emit=lambda fact: None, wall=lambda: wall)
+    return SqlInbox(place, receiver="default", emit=lambda fact: None)
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+async def test_what_one_process_stores_is_due_in_another_that_started_when_the_wall_clock_was_set_otherwise(
+    tmp_path, hours
+):
+    here, there = (opened_at(tmp_path / "inbox.db", wall) for wall in (time.time(), time.time() + hours * 3600))
+    await here.open()
+    await there.open()
+    for text in ("one", "two"):
+        await there.put(message("j-1", text))
+    for _ in range(2):  # the second is due when the first is done
+        await here.settle(await entry_of(here), "done", SAVED)
+    await here.close()
+    await there.close()
+
+
+@pytest.mark.parametrize("begun", ["", "torn", "another-boot 1.0", f"{BOOT.read_text().strip()} torn"])
+async def test_time_goes_on_from_the_newest_callback_where_the_wall_clock_was_set_back_and_the_machine_restarted(
+    tmp_path, begun
+):
+    before = opened_at(tmp_path / "inbox.db", time.time())
+    await before.open()
+    for text in ("one", "two"):
+        await before.put(message("j-1", text))
+    await before.close()
+    (tmp_path / "inbox.db.write").write_text(begun)
+    after = opened_at(tmp_path / "inbox.db", time.time() - 5 * 3600)
+    await after.open()
+    for _ in range(2):
+        await after.settle(await entry_of(after), "done", SAVED)
+    await after.close()
+
+
+def test_without_a_name_for_the_start_of_the_machine_each_process_has_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(sqlite, "BOOT", tmp_path / "missing")
+    place = SqliteFile(tmp_path / "inbox.db", receiver="default", emit=lambda fact: None, wall=lambda: 1e9)
+    assert round(place.clock() - 1e9) == 0
 
 
 async def test_a_relative_path_is_relative_to_the_folder_at_the_time_of_opening(tmp_path, monkeypatch):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -32,12 +31,6 @@ LONGEST_PAUSE = 5.0  # seconds between tries to end a lease while the disk is fu
 _c = callbacks.c
 
 
-def steady_clock() -> Callable[[], float]:
-    """Seconds since 1970 by a clock that starts at the wall's time and then never jumps."""
-    begun = time.time() - time.monotonic()
-    return lambda: begun + time.monotonic()
-
-
 class SqlInbox:
     """An inbox in the tables of a `Place`; the contract says what each method promises.
 
@@ -58,13 +51,14 @@ class SqlInbox:
         self._receiver = receiver
         self._emit = emit
         self._endings = endings
-        self._clock = clock or steady_clock()
+        self._own_clock = clock
         self._patience = patience
         self._writer: Writer | None = None
 
     async def open(self) -> None:
         self._loop = asyncio.get_running_loop()
         place = await asyncio.to_thread(self._place)
+        self._clock = self._own_clock or place.clock
         store = Store(
             place,
             receiver=self._receiver,

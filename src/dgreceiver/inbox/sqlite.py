@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from functools import partial
 from hashlib import sha256
 from io import FileIO
@@ -23,6 +24,7 @@ from ..streams import Endings
 from .locks import FileLock
 from .rows import run
 from .sql import SqlInbox
+from .store import time_of
 from .tables import REVISIONS, VERSION_TABLE, metadata
 
 MIB = 1024 * 1024
@@ -31,6 +33,7 @@ LOG_LIMIT = 64 * MIB
 VACUUM_UP_TO = 256 * MIB  # bytes that are rewritten in a second or two
 PAGES_AT_ONCE = 4096  # that one shrink gives back
 MOUNTS = Path("/proc/self/mountinfo")
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs", "lustre"}
 TEMPORARY = {"tmpfs", "ramfs"}
@@ -62,17 +65,19 @@ class SqliteFile:
 
     begin = "BEGIN IMMEDIATE"
 
-    def __init__(self, path: Path, *, receiver: str, emit: Hook) -> None:
+    def __init__(self, path: Path, *, receiver: str, emit: Hook, wall: Callable[[], float] = time.time) -> None:
         self._path = path.absolute()
         self._log = self._path.with_name(f"{self._path.name}-wal")
         if not self._path.parent.is_dir():
             raise SetupError(f"the folder of the inbox does not exist: {self._path.parent}; make it, or name another")
         owner = f"{self._path.name}.owner-{sha256(receiver.encode()).hexdigest()[:8]}"
-        self.write = FileLock(self._path.with_name(f"{self._path.name}.write"))
+        self._clock_file = self._path.with_name(f"{self._path.name}.write")  # which is there anyway
+        self.write = FileLock(self._clock_file)
         self._owner = FileLock(self._path.with_name(owner))
         self._standing: FileLock | None = None
         self._engine = _engine(f"sqlite:///{self._path}", poolclass=NullPool)
-        self._prepare()
+        self._wall = wall
+        self.clock = self._prepare()
         emit(InboxOpened(str(self._path), caveat(self._path)))
 
     def connect(self) -> Connection:
@@ -130,10 +135,11 @@ class SqliteFile:
         if self._standing is not None:
             self._standing.remove()
 
-    def _prepare(self) -> None:
+    def _prepare(self) -> Callable[[], float]:
         try:
             with self.write:
                 self._bring_up_to_date()
+                return self._start_clock()
         except (sqlite3.Error, SQLAlchemyError, OSError) as error:
             self.close()
             raise SetupError(f"cannot open the inbox {self._path}: {error}") from error
@@ -170,6 +176,24 @@ class SqliteFile:
             with closing(self.connect()) as connection:
                 migrate(connection, self.begin)
 
+    def _start_clock(self) -> Callable[[], float]:
+        """A clock that goes on where that of the others stands, whatever the wall's was set to meanwhile.
+
+        Who comes first since the machine was started writes into the file of the lock when the monotonic clock, which
+        all its processes share, was at 0: by the wall's clock, or by the newest callback if that is later.
+        """
+        begun = _begun(self._clock_file)
+        if begun is None:
+            begun = max(self._wall(), self._latest()) - time.monotonic()
+            self._clock_file.write_text(f"{_boot()} {begun!r}")
+        return lambda: begun + time.monotonic()
+
+    def _latest(self) -> float:
+        """When the newest callback was stored."""
+        with closing(sqlite3.connect(self._path)) as connection:
+            [newest] = connection.execute("SELECT max(id) FROM dgreceiver_callback").fetchone()
+        return time_of(newest) if newest else 0.0
+
     def _version(self) -> str | None:
         """The schema's revision; None for a file that is yet to be made. Changes nothing."""
         if not self._path.exists() or self._path.stat().st_size == 0:
@@ -203,6 +227,8 @@ class SqliteMemory:
     write: AbstractContextManager[None] = nullcontext()
 
     def __init__(self) -> None:
+        begun = time.time() - time.monotonic()
+        self.clock = lambda: begun + time.monotonic()
         self._engine = _engine("sqlite://", poolclass=StaticPool)
         with closing(self.connect()) as connection:
             metadata.create_all(connection)
@@ -233,6 +259,24 @@ class SqliteMemory:
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def _begun(file: Path) -> float | None:
+    """When the monotonic clock was at 0, by what was written there since the machine was started."""
+    boot, _, begun = file.read_text(errors="replace").partition(" ")
+    if boot != _boot():
+        return None
+    with suppress(ValueError):
+        return float(begun)
+    return None
+
+
+def _boot() -> str:
+    """What names the time from one start of the machine to the next; only Linux says it so simply."""
+    try:
+        return BOOT.read_text().strip()
+    except OSError:
+        return f"process-{os.getpid()}"  # of no use to others
 
 
 def migrate(connection: Connection, begin: str) -> None:

@@ -217,6 +217,10 @@ class Place(Protocol):
     begin: str  # the statement that begins a transaction
 
     @property
+    def clock(self) -> Callable[[], float]:
+        """Seconds since 1970 that never jump, the same for all who share the tables."""
+
+    @property
     def write(self) -> AbstractContextManager[None]:
         """Held around every transaction."""
 
@@ -787,6 +791,11 @@ def _ids(clock: Callable[[], float]) -> Iterator[int]:
         now = int(clock() * 1000) << 21
         id_ = id_ + 1 if now <= id_ else now | uuid4().int & 0xFFFFF
         yield id_
+
+
+def time_of(id_: int) -> float:
+    """When the callback of an id was stored, to the millisecond."""
+    return (id_ >> 21) / 1000
 
 
 def explain(error: Exception) -> str:
