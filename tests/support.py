@@ -227,7 +227,7 @@ def address(listening: socket.socket) -> str:
 
 
 _processes = multiprocessing.get_context("forkserver")  # a fork of what has all imported is up at once
-_processes.set_forkserver_preload(["tests.support", "dgreceiver.inbox.sqlite", "alembic.command"])
+_processes.set_forkserver_preload(["tests.warm"])
 
 
 class Server:
@@ -287,7 +287,8 @@ class Ledger:
         os.write(self._file, line.encode() + b"\n")
 
     def read(self) -> Sequence[Mapping[str, Any]]:
-        return [json.loads(line) for line in self._path.read_text().splitlines()]
+        whole, _, _ = self._path.read_text().rpartition("\n")  # the last line may be on its way
+        return [json.loads(line) for line in whole.splitlines()]
 
     def by(self, what: str) -> set[int]:
         """The processes that noted it."""

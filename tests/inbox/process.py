@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import signal
 import sys
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from typing import Any
 from dgreceiver.core.callbacks import Callback
 from dgreceiver.errors import InboxError
 from dgreceiver.inbox.contract import Mark
-from dgreceiver.inbox.sqlite import SqliteInbox
+from dgreceiver.inbox.sqlite import SqliteFile, SqliteInbox
 
 ROOM = 1024 * 1024 * 1024
 DONE = {"save": Mark(1, done=True)}
@@ -54,6 +55,18 @@ async def stream(path: str) -> None:
     result = b'{"type":"Results","metadata":{"request_id":"r-1"}}'
     await inbox.put_frames([Callback(result, {}, "/", "", datetime.now(UTC), connection="c-1", frame=0)])
     say("ready")
+    await asyncio.Event().wait()
+
+
+async def stop(path: str) -> None:
+    """Stop in the midst of a transaction, until somebody lets it go on or ends it."""
+    place = SqliteFile(Path(path), receiver="default", emit=lambda fact: None)
+    connection = place.connect()
+    with place.write:
+        connection.exec_driver_sql(place.begin)
+        say("ready")
+        os.kill(os.getpid(), signal.SIGSTOP)
+        connection.exec_driver_sql("COMMIT")
     await asyncio.Event().wait()
 
 
@@ -108,6 +121,7 @@ if __name__ == "__main__":
     jobs: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
         "hold": hold,
         "stream": stream,
+        "stop": stop,
         "fork": fork,
         "work": work,
         "overflow": overflow,

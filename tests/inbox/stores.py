@@ -52,16 +52,16 @@ class Shelf:
         if template is not None:
             shutil.copy(template, self.path)
 
-    def inbox(self, receiver: str = "default") -> SqlInbox:
+    def inbox(self, receiver: str = "default", **options: Any) -> SqlInbox:
         """An inbox here that is yet to be opened."""
         place: Callable[[], Any] = SqliteMemory
         if self._kind == "sqlite":
             place = partial(SqliteFile, self.path, receiver=receiver, emit=self.facts.append)
-        return SqlInbox(place, receiver=receiver, emit=self.facts.append, clock=self.clock)
+        return SqlInbox(place, receiver=receiver, emit=self.facts.append, clock=self.clock, **options)
 
     @asynccontextmanager
-    async def opened(self, receiver: str = "default") -> AsyncIterator[SqlInbox]:
-        inbox = self.inbox(receiver)
+    async def opened(self, receiver: str = "default", **options: Any) -> AsyncIterator[SqlInbox]:
+        inbox = self.inbox(receiver, **options)
         await inbox.open()
         try:
             yield inbox

@@ -11,8 +11,8 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -23,16 +23,16 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, inspect
+from sqlalchemy import Engine, create_engine, event, inspect, select
 
-from dgreceiver.errors import SetupError
-from dgreceiver.facts import DispatchTaken, Fact, InboxOpened
+from dgreceiver.errors import InboxError, SetupError
+from dgreceiver.facts import DispatchTaken, Fact, InboxFailed, InboxOpened
 from dgreceiver.inbox import locks, migrations
 from dgreceiver.inbox.locks import FileLock
 from dgreceiver.inbox.memory import MemoryInbox
 from dgreceiver.inbox.sql import SqlInbox
 from dgreceiver.inbox.sqlite import SqliteFile, SqliteInbox, SqliteMemory, caveat
-from dgreceiver.inbox.tables import REVISIONS, VERSION_TABLE, metadata
+from dgreceiver.inbox.tables import REVISIONS, VERSION_TABLE, callbacks, metadata
 
 from .stores import (
     FAILED,
@@ -42,11 +42,14 @@ from .stores import (
     callback,
     claimed,
     end_as,
+    ending,
     entry_of,
     in_states,
     message,
     nothing_is_due,
+    result,
     transcript,
+    until,
     wholes,
     worked_off,
 )
@@ -124,6 +127,12 @@ async def test_nobody_else_may_read_the_files(shelf):
         modes = {file.name: stat.filemode(file.stat().st_mode) for file in shelf.path.parent.iterdir()}
     assert len(modes) == 6
     assert set(modes.values()) == {"-rw-------"}
+
+
+async def test_a_file_that_was_there_keeps_its_mode(shelf):
+    shelf.path.touch(mode=0o640)
+    async with shelf.opened():
+        assert stat.filemode(shelf.path.stat().st_mode) == "-rw-r-----"
 
 
 async def test_closing_leaves_one_file_with_all_in_it_its_clock_and_its_locks(shelf):
@@ -206,6 +215,45 @@ async def test_memory_needs_no_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@contextmanager
+def plans() -> Iterator[list[str]]:
+    """How SQLite finds the rows for what is run meanwhile."""
+    found: list[str] = []
+
+    def explain(connection, cursor, statement, parameters, *_):
+        steps = connection.connection.cursor().execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        found.extend(step for *_, step in steps)
+
+    event.listen(Engine, "before_cursor_execute", explain)
+    try:
+        yield found
+    finally:
+        event.remove(Engine, "before_cursor_execute", explain)
+
+
+@pytest.mark.parametrize(
+    ("call", "by"),
+    [
+        pytest.param(claimed, "dgreceiver_due (receiver=? AND due>?)", id="take over"),
+        pytest.param(SqlInbox.busy, "dgreceiver_due (receiver=? AND due<?)", id="busy"),
+        pytest.param(partial(SqlInbox.page, state="dead"), "dgreceiver_attention (receiver=? AND state=?)", id="page"),
+        pytest.param(partial(SqlInbox.replay, state="dead"), "dgreceiver_attention (receiver=?", id="replay"),
+        pytest.param(
+            partial(SqlInbox.purge, keep=DAY, dedupe_for=DAY),
+            "dgreceiver_expiring (changed>? AND changed<?)",
+            id="purge",
+        ),
+    ],
+)
+async def test_what_is_to_be_done_is_found_without_looking_at_all_that_is_kept(ready, call, by):
+    async with ready.opened() as inbox:
+        await inbox.put(transcript("r-1"))
+        with plans() as found:
+            await call(inbox)
+    assert [step for step in found if step.startswith("SCAN dgreceiver_callback")] == []
+    assert any(by in step for step in found)
+
+
 async def test_purging_gives_the_space_back(ready):
     async with ready.opened() as inbox:
         await asyncio.gather(*(inbox.put(callback(os.urandom(50_000), job=f"j-{n}")) for n in range(40)))
@@ -246,6 +294,44 @@ async def test_what_is_erased_is_nowhere_in_the_files(ready):
             assert (await inbox.erase(job=f"job-{n}-to-be-forgotten")).rows == 2
         found = b"".join(file.read_bytes() for file in ready.path.parent.iterdir())
         assert [secret for secret in secrets if secret.encode() in found] == []
+
+
+async def test_a_stream_and_a_long_body_that_are_erased_are_nowhere_in_the_files(ready):
+    spoken = b"a long recording, to-be-forgotten"
+    async with ready.opened() as inbox:
+        for came in (result("stream-to-be-forgotten", "one"), ending("stream-to-be-forgotten")):
+            await inbox.put(came)
+        ready.clock.now += 10
+        assert len(await worked_off(inbox)) == 3  # the whole too
+        upload = inbox.upload(audio=True)
+        await upload.write(spoken + os.urandom(100_000))
+        await inbox.put(callback(b"", job="job-to-be-forgotten", headers={"content-type": "audio/wav"}), upload=upload)
+        assert (await inbox.erase(request_id="stream-to-be-forgotten")).rows == 3
+        assert (await inbox.erase(job="job-to-be-forgotten")).rows == 1
+        found = b"".join(file.read_bytes() for file in ready.path.parent.iterdir())
+        assert b"to-be-forgotten" not in found
+
+
+async def test_of_an_erased_callback_its_key_its_kind_and_its_times_are_left(ready):
+    async with ready.opened() as inbox:
+        came = result("r-1", "one", job="j-1", path="/p", query="q", context={"a": 1}, headers={"dg-x": "y"})
+        await inbox.put(came)
+        await end_as(inbox, "dead")
+        await inbox.erase(request_id="r-1")
+        [row] = await ask(inbox, lambda connection: connection.execute(select(callbacks)).all())
+    kept = {name for name, value in row._asdict().items() if value not in (None, "", "{}", 0)}
+    assert kept == {"id", "receiver", "key", "kind", "n", "state", "received_at", "stored", "changed"}
+
+
+async def test_what_is_purged_is_overwritten_in_the_file(ready):
+    spoken = os.urandom(50_000)
+    async with ready.opened() as inbox:
+        await inbox.put(callback(spoken, headers={"content-type": "audio/wav"}))
+        await end_as(inbox, "done")
+        ready.clock.now += 2 * DAY.total_seconds()
+        assert (await inbox.purge(keep=DAY, dedupe_for=10 * DAY)).bodies == 1
+    left = ready.path.read_bytes()
+    assert [start for start in range(0, len(spoken), 1000) if spoken[start : start + 16] in left] == []
 
 
 async def test_an_erasure_says_that_a_large_file_was_not_rewritten(ready):
@@ -309,6 +395,15 @@ async def test_an_empty_file_and_an_empty_database_become_an_inbox(shelf):
         connection.execute("PRAGMA user_version = 7")
     async with other.opened() as inbox:
         assert await in_states(inbox) == {}
+
+
+async def test_several_files_may_be_made_at_the_same_time(tmp_path):
+    """alembic keeps what it works on in global variables."""
+    inboxes = [SqliteInbox(tmp_path / f"{n}.db", receiver="default", emit=lambda fact: None) for n in range(4)]
+    await asyncio.gather(*(inbox.open() for inbox in inboxes))
+    assert [await inbox.counts() for inbox in inboxes] == [{}] * 4
+    for inbox in inboxes:
+        await inbox.close()
 
 
 @pytest.mark.parametrize(
@@ -456,6 +551,78 @@ async def test_a_fork_that_lives_on_holds_no_lock(ready):
             owner.wait()
             assert (await entry_of(other)).crashes == 1
             os.kill(int(child), signal.SIGKILL)  # it was there all the time
+
+
+# --- a process that was stopped while it holds the lock
+
+
+@asynccontextmanager
+async def held_up(ready: Shelf) -> AsyncIterator[tuple[SqlInbox, subprocess.Popen[str]]]:
+    """An inbox that is soon impatient, with a delivery leased, and the stopped process that holds it up."""
+    async with ready.opened(patience=0.5) as inbox:
+        await inbox.put(transcript("before"))
+        with process("stop", ready.path) as other:
+            await heard(other, "ready")
+            yield inbox, other
+
+
+def failures(shelf: Shelf) -> list[InboxFailed]:
+    return [fact for fact in shelf.facts if isinstance(fact, InboxFailed)]
+
+
+async def test_who_stores_while_a_stopped_process_holds_the_lock_is_sent_away_and_told_of_once(ready):
+    released = list[str]()
+    async with held_up(ready) as (inbox, other):
+        puts = [inbox.put(transcript(f"r-{n}"), release=lambda: released.append("it")) for n in range(3)]
+        writing = inbox.upload(audio=False).write(b"part")
+        frames = inbox.put_frames([callback(connection="c-1", frame=0)])
+        said = await asyncio.gather(*puts, writing, frames, inbox.counts(), return_exceptions=True)
+        assert {str(each)[:28] for each in said} == {"nothing could be written for"}
+        begun = time.monotonic()
+        for _ in range(3):
+            with pytest.raises(InboxError, match="state T in ps"):
+                await inbox.put(transcript("later"), release=lambda: released.append("it"))
+        assert time.monotonic() - begun < 0.4
+        assert [fact.waiting for fact in failures(ready)] == [6]
+        assert len(released) == 6
+        other.send_signal(signal.SIGCONT)
+        await until(partial(stores, inbox, "again"))
+        assert [entry.request_id for entry in await inbox.page()] == ["again", "before"]
+
+
+async def stores(inbox: SqlInbox, request_id: str) -> bool:
+    with suppress(InboxError):
+        return (await inbox.put(transcript(request_id))).outcome in ("stored", "duplicate")
+    return False
+
+
+async def test_what_ends_or_waits_for_something_to_do_waits_for_a_stopped_process(ready):
+    async with held_up(ready) as (inbox, other):
+        other.send_signal(signal.SIGCONT)
+        entry = await entry_of(inbox)
+        with process("stop", ready.path) as another:
+            await heard(another, "ready")
+            ends = asyncio.ensure_future(inbox.settle(entry, "done", SAVED))
+            claim = asyncio.ensure_future(claimed(inbox))
+            with pytest.raises(InboxError):
+                await inbox.put(transcript("r-1"))
+            assert not ends.done()
+            another.kill()
+            await ends
+            await until(partial(stores, inbox, "r-1"))
+            assert [each.request_id for each, _ in await claim] == ["r-1"]
+    assert len(failures(ready)) == 1
+
+
+async def test_a_second_stop_is_told_of_again(ready):
+    async with ready.opened(patience=0.3) as inbox:
+        for n in range(2):
+            with process("stop", ready.path) as other:
+                await heard(other, "ready")
+                with pytest.raises(InboxError):
+                    await inbox.put(transcript("r-1"))
+            await until(partial(stores, inbox, f"after {n}"))
+    assert len(failures(ready)) == 2
 
 
 def test_one_at_a_time_has_a_lock(tmp_path):

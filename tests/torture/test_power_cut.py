@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import subprocess
+import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,8 +24,8 @@ from dgreceiver.inbox.sqlite import SqliteFile
 from dgreceiver.inbox.tables import callbacks
 from dgreceiver.testing.payloads import Payload, analysis, audio, failure, live_result, transcript
 
+from ..serving import Process, a_process
 from ..support import PASSWORD, USER, Facts, Ledger, calling, in_file, new_receiver, post, until
-from ..test_server import Process, a_process
 from .disk import Disk
 
 CUTS = int(os.environ.get("POWER_CUTS", "40"))
@@ -117,8 +119,11 @@ def lost(disk: Disk, payloads: Sequence[Payload], at: float | None = None, *, se
 
 @contextmanager
 def serving(disk: Disk, folder: Path, app: str = STORES) -> Iterator[Process]:
-    with a_process(folder, app, environment=disk.environment) as process:
-        yield process
+    with pytest.MonkeyPatch.context() as around:
+        for name, value in disk.environment.items():
+            around.setenv(name, value)
+        with a_process(folder, app) as process:
+            yield process
 
 
 def say(process: Process, payload: Payload) -> int:
@@ -215,6 +220,29 @@ async def test_where_syncs_lie_the_same_proof_finds_what_is_lost(disk, tmp_path)
     assert any(lost(disk, payloads, seed=seed) for seed in range(10))
 
 
+def test_a_power_cut_while_the_file_is_made_leaves_one_that_opens(disk, tmp_path):
+    with serving(disk, tmp_path):
+        pass
+    for seed, operation in enumerate(random.Random(1).choices(disk.operations(), k=CUTS)):
+        with cut(disk, operation.ended, seed=seed) as folder:
+            assert found_in(folder) == Found({}, {})
+
+
+@pytest.mark.parametrize("beside_a_server", [True, False])
+def test_what_was_erased_is_in_no_file_after_a_power_cut(disk, tmp_path, beside_a_server):
+    name = "an-id-that-is-erased"
+    command = [sys.executable, "-m", "dgreceiver", "inbox", "erase", "--app", "app:receiver", "--request-id", name]
+    with serving(disk, tmp_path) as process:
+        assert say(process, transcript(request_id=name)) == 200
+        if not beside_a_server:
+            process.child.kill()
+        subprocess.run([*command, "--yes"], cwd=tmp_path, env={**os.environ, **disk.environment}, check=True)
+        erased = time.monotonic()
+    for seed in range(20):
+        with cut(disk, erased, seed=seed) as folder:
+            assert [file.name for file in folder.iterdir() if name.encode() in file.read_bytes()] == []
+
+
 # --- what an acknowledgement costs
 
 
@@ -267,6 +295,8 @@ def test_what_is_acknowledged_after_syncs_have_failed_is_on_the_disk(disk, tmp_p
         for times in range(8):
             disk.failing_syncs(times=times)
             said += insisted(process, [transcript()])
+        process.child.terminate()
+        assert process.child.wait(20) == 0
     assert taken_by_cuts(disk, said) == []
 
 

@@ -6,14 +6,17 @@ import asyncio
 import json
 import os
 import sqlite3
+import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -41,6 +44,7 @@ from dgreceiver.facts import (
     StartedLate,
 )
 from dgreceiver.inbox.locks import FileLock
+from dgreceiver.testing.payloads import transcript
 from dgreceiver.web.intake import Intake
 from dgreceiver.web.refusals import Refusals
 from dgreceiver.web.websocket import WebSocketDoor
@@ -60,6 +64,7 @@ from ..support import (
     in_file,
     listen,
     new_receiver,
+    post,
     served,
     serving,
     states_of,
@@ -69,6 +74,7 @@ from ..support import (
 
 KEY = "k" * 32
 SECRET = "fake-callback-secret"
+PROCESS = Path(__file__).parents[1] / "inbox" / "process.py"
 
 
 def results(n: int, *, request_id: str = "r-1", size: int = 0, **metadata: Any) -> str:
@@ -461,6 +467,41 @@ async def test_while_the_inbox_stands_still_a_stream_is_read_on_and_nothing_is_l
     assert numbers(heard.events) == list(range(-1, 61))
     assert (ended.frames, ended.stored) == (62, 62)
     assert caplog.text.count("put aside on disk") == 1
+
+
+@contextmanager
+def stopping(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that stops when it holds the lock of the inbox."""
+    command = [sys.executable, str(PROCESS), "stop", str(folder / "inbox.db")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+async def test_a_stopped_process_that_holds_the_lock_holds_up_no_sender_and_costs_nothing(tmp_path):
+    heard = Heard(inbox=in_file(tmp_path))
+    payload, auth = transcript(request_id="r-2"), (USER, PASSWORD)
+    async with (
+        served(heard.receiver) as url,
+        streaming(url) as socket,
+        httpx.AsyncClient(base_url=url, auth=auth, timeout=20) as client,
+    ):
+        await send(socket, results(0))
+        await heard.until(1)
+        with stopping(tmp_path) as stopped:
+            assert await asyncio.to_thread(stopped.stdout.readline) == b"ready\n"
+            await asyncio.wait_for(send(socket, *(results(n, size=200_000) for n in range(1, 20))), 10)
+            refused = await post(client, payload)
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "30")
+            assert await asyncio.wait_for(await socket.ping(), 5) < 5
+            stopped.kill()
+        await until(lambda: len(heard.events) == 20)
+        assert (await post(client, payload)).status_code == 200
+        await heard.until(21)
+    assert numbers(heard.events) == list(range(20))
+    assert len(heard.facts.of(InboxFailed)) == len(heard.facts.of(LiveStreamSpooling)) == 1
 
 
 async def test_while_the_disk_is_full_a_stream_lives_and_nothing_is_lost(small_disk):

@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from functools import partial
 from hashlib import sha256
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from threading import Lock
+from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
@@ -35,6 +37,8 @@ MOUNTS = Path("/proc/self/mountinfo")
 
 NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs", "lustre"}
 TEMPORARY = {"tmpfs", "ramfs"}
+
+_migrating = Lock()  # alembic keeps what it works on in global variables
 
 PRAGMAS = (
     "auto_vacuum = INCREMENTAL",
@@ -115,7 +119,11 @@ class SqliteFile:
         else:
             left.append("pieces of short texts in the free space of the file, until the next VACUUM")
         busy, *_ = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
-        return [*left, "the write-ahead log, which another process is reading"] if busy else left
+        if busy:
+            return [*left, "the write-ahead log, which another process is reading"]
+        with self._log.open("rb") as log:
+            os.fsync(log.fileno())  # SQLite does not mind if a power cut brings it back
+        return left
 
     def shrink(self, connection: Connection) -> None:
         connection.connection.cursor().executescript(f"PRAGMA incremental_vacuum({PAGES_AT_ONCE})")  # to its end
@@ -272,9 +280,10 @@ def migrate(connection: Connection, begin: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
-    connection.exec_driver_sql(begin)
-    command.upgrade(config, "head")
-    connection.exec_driver_sql("COMMIT")
+    with _migrating:
+        connection.exec_driver_sql(begin)
+        command.upgrade(config, "head")
+        connection.exec_driver_sql("COMMIT")
 
 
 def caveat(path: Path, *, mounts: Path = MOUNTS) -> str | None:
@@ -300,7 +309,7 @@ def _file_system(path: Path, mounts: Path) -> str | None:
     return max(around)[1] if around else None
 
 
-def _write_again(file: IO[bytes]) -> None:
+def _write_again(file: FileIO) -> None:
     file.seek(0)
     while piece := file.read(MIB):
         file.seek(-len(piece), os.SEEK_CUR)

@@ -35,7 +35,7 @@ from .rows import (
     run,
 )
 from .tables import WAITING, bodies, callbacks, parts
-from .writer import POLL, Job
+from .writer import POLL, Job, begin
 
 WEAK_FOR = 600.0  # seconds in which equal bytes are a retry
 
@@ -91,7 +91,7 @@ _TAKE_LEASES = (
 # What was to wait when the clock was another: no longer than it was to wait then.
 _CLIP_WAITS = (
     update(callbacks)
-    .where(_c.receiver == bindparam("me"), text(WAITING), _c.due > bindparam("now") + (_c.due - _c.changed))
+    .where(_c.receiver == bindparam("me"), text(WAITING), _c.due > bindparam("now"), _c.changed > bindparam("now"))
     .values(due=bindparam("now") + (_c.due - _c.changed))
 )
 _LEASED_BY = select(_c.id).where(text(_LEASED), _c.lease == bindparam("incarnation"))
@@ -111,6 +111,9 @@ class Put(Job):
     upload: str | None
     buried: str | None
 
+    def let_go(self) -> None:
+        self.callback = replace(self.callback, body=b"")
+
     @property
     def weight(self) -> int:
         return len(self.callback.body)
@@ -126,6 +129,9 @@ class PutAll(Job):
 
     puts: Sequence[Put]
 
+    def let_go(self) -> None:
+        self.puts = ()
+
     @property
     def weight(self) -> int:
         return sum(put.weight for put in self.puts)
@@ -140,6 +146,9 @@ class Part(Job):
     data: bytes
     audio: bool
 
+    def let_go(self) -> None:
+        self.data = b""
+
     @property
     def weight(self) -> int:
         return len(self.data)
@@ -148,6 +157,8 @@ class Part(Job):
 @dataclass(slots=True, eq=False)
 class End(Job):
     """End the lease of an entry: settle, postpone or bury it."""
+
+    patient = True
 
     entry: Entry
     state: State
@@ -160,6 +171,8 @@ class End(Job):
 class Claim(Job):
     """Lease what is due, or stay until something is."""
 
+    patient = True
+
     limit: int
     room: int
     skip: Collection[str]
@@ -169,12 +182,16 @@ class Claim(Job):
 class Withdraw(Job):
     """Let a claim go whose caller was cancelled."""
 
+    patient = True
+
     claim: Claim
 
 
 @dataclass(slots=True, eq=False)
 class StepAside(Job):
     """Let another process be the owner."""
+
+    patient = True
 
 
 @dataclass(slots=True, eq=False)
@@ -364,7 +381,7 @@ class Store:
     def _run(self, jobs: Sequence[Job], work: _Work) -> None:
         try:
             with self._place.write:
-                self._transact(jobs, work)
+                self._transact(begin(jobs), work)
             self._astray = False
             self._out.difference_update(job.entry.id for job in jobs if isinstance(job, End))
             self._hand_over()
@@ -439,12 +456,13 @@ class Store:
         elif isinstance(job, StepAside):
             self._step_aside()
         else:
-            self._attempt([job], lambda connection, _: job.run(connection))
+            self._attempt([job], _call)
 
     def _maintain(self, job: Upkeep) -> None:
         try:
             with self._place.write:
-                job.result = job.work(self._place, self._connect())
+                for upkeep in begin([job]):
+                    upkeep.result = job.work(self._place, self._connect())
         except Exception as error:  # the driver's own errors too
             self._close()
             self._fail([job], error)
@@ -720,6 +738,12 @@ class Store:
         mine = connection.execute(_LEASED_BY, {"incarnation": self._incarnation}).scalars()
         astray = [id_ for id_ in mine if id_ not in self._out]
         connection.execute(_GIVE_BACK, {"ids": astray, "now": self._clock()})
+
+
+def _call(connection: Connection, jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        if isinstance(job, Call):
+            job.run(connection)
 
 
 def _packed(items: Sequence[Kept]) -> Iterator[tuple[Kept, Packed]]:

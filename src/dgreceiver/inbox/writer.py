@@ -1,6 +1,8 @@
 """Group commit: one thread takes all that waits, writes it in one transaction, wakes the waiters, begins again.
 
-There is no timer: while one batch is on its way to the disk, the next one gathers by itself.
+There is no timer: while one batch is on its way to the disk, the next one gathers by itself. Only where nothing is
+written for seconds on end, because another process that was stopped holds the lock, or the disk hangs, are those told
+who can come again.
 """
 
 from __future__ import annotations
@@ -10,8 +12,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from threading import Thread
-from typing import Any, Protocol
+from threading import Lock, Thread
+from typing import Any, ClassVar, Protocol
 
 from ..errors import InboxError
 
@@ -19,21 +21,48 @@ MOST_JOBS = 256
 MOST_BYTES = 8 * 1024 * 1024
 POLL = 0.1  # seconds between looks for what other processes have stored
 LONGEST_WAIT = 1.0  # seconds after which an idle writer looks whether its loop still lives
+PATIENCE = 5.0  # seconds in which nothing may be written: more than a sound disk needs, less than Deepgram waits
+LOOKS = 10  # in that time, whether the writer gets on
+
+_handing = Lock()  # held while it is decided who has a job: the writer, or nobody any more
 
 
 @dataclass(slots=True, eq=False)
 class Job:
     """Something to be done by the writer; `result` or `error` is set before its waiter wakes."""
 
+    patient: ClassVar[bool] = False  # it is waited for however long that takes
+
     future: asyncio.Future[Any] = field(init=False)
     release: Callable[[], None] | None = field(init=False, default=None)
     result: Any = field(init=False, default=None)
     error: InboxError | None = field(init=False, default=None)
+    begun: bool = field(init=False, default=False)
+
+    def let_go(self) -> None:
+        """Hold nothing large any more: it will not be done."""
 
     @property
     def weight(self) -> int:
         """Bytes that it holds."""
         return 0
+
+
+def begin(jobs: Sequence[Job]) -> Sequence[Job]:
+    """Those of the jobs that are still to be done; from here on nobody gives them up."""
+    with _handing:
+        left = [job for job in jobs if job.error is None]
+        for job in left:
+            job.begun = True
+    return left
+
+
+def _give_up(job: Job, error: InboxError) -> bool:
+    """Decide that a job will not be done, unless it has been begun."""
+    with _handing:
+        if not job.begun:
+            job.error = error
+        return not job.begun
 
 
 class Work(Protocol):
@@ -50,17 +79,29 @@ class Work(Protocol):
 
 
 class Writer:
-    """Hands jobs to the thread that writes, and wakes those who wait for them, on the loop that it was made on."""
+    """Hands jobs to the thread that writes, and wakes those who wait for them, on the loop that it was made on.
 
-    def __init__(self, work: Work, *, name: str) -> None:
+    `stuck` is told when nothing has been written for so long that those who wait are sent away, and how many they are.
+    """
+
+    def __init__(
+        self, work: Work, *, name: str, stuck: Callable[[InboxError, int], None], patience: float = PATIENCE
+    ) -> None:
         self._work = work
         self._name = name
+        self._stuck = stuck
+        self._patience = patience
+        self._waiting: set[Job] = set()  # less those that are patient
+        self._turns = 0  # of the thread
+        self._looks = 0  # since it has taken one
+        self._error: InboxError | None = None  # while it does not get on
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
 
     def start(self) -> None:
         Thread(target=self._run, name=self._name, daemon=True).start()
+        self._look_again()
 
     def do(self, job: Job, release: Callable[[], None] | None = None) -> asyncio.Future[Any]:
         """Have a job done; its result to wait for. Whoever is cancelled there leaves it to be done all the same.
@@ -70,7 +111,13 @@ class Writer:
         Raises, when awaited: InboxError if it could not be done, or the writer has stopped.
         """
         job.future, job.release = self._loop.create_future(), release
-        self._queue.put(job)
+        if job.patient:
+            self._queue.put(job)
+        elif self._error is None:
+            self._waiting.add(job)
+            self._queue.put(job)
+        else:
+            self._send_away([job], self._error)
         return job.future
 
     def tell(self, job: Job) -> None:
@@ -86,8 +133,9 @@ class Writer:
         going = True
         while going and not self._loop.is_closed():  # what nobody can be told of is not begun
             jobs, going = self._gather()
-            self._tell(_wake, self._work.transact(jobs))
-        self._tell(_wake, self._work.shut())
+            self._tell(self._wake, self._work.transact(jobs))
+            self._turns += 1
+        self._tell(self._wake, self._work.shut())
         self._tell(self._ended.set_result, None)
 
     def _tell(self, callback: Callable[..., object], *args: object) -> None:
@@ -111,15 +159,51 @@ class Writer:
             return jobs, True
         return jobs, False
 
+    def _wake(self, jobs: Sequence[Job]) -> None:
+        self._waiting.difference_update(jobs)
+        for job in jobs:
+            if job.future.done():
+                continue  # its waiter was cancelled or sent away; the former's job is done all the same
+            if job.error is None:
+                job.future.set_result(job.result)
+            else:
+                job.future.set_exception(job.error)
+        for job in jobs:  # after all have been told: what goes wrong here keeps nobody waiting
+            release, job.release = job.release, None
+            if release is not None:
+                release()
 
-def _wake(jobs: Sequence[Job]) -> None:
-    for job in jobs:
-        if job.future.done():
-            continue  # its waiter was cancelled; the job is done all the same
-        if job.error is None:
-            job.future.set_result(job.result)
+    # --- when it does not get on
+
+    def _look_again(self) -> None:
+        self._loop.call_later(self._patience / LOOKS, self._look, self._turns)
+
+    def _look(self, turns: int) -> None:
+        """Look whether the thread has taken a turn since the last time, or nobody waits for it to."""
+        if self._ended.done():
+            return
+        if turns != self._turns or not (self._waiting or self._error):
+            self._looks, self._error = 0, None
         else:
-            job.future.set_exception(job.error)
-    for job in jobs:  # after all have been told: what goes wrong here keeps nobody waiting
-        if job.release is not None:
-            job.release()
+            self._looks += 1
+        if self._looks >= LOOKS:
+            self._give_up()
+        self._look_again()
+
+    def _give_up(self) -> None:
+        """Send away who can come again, and all who come until it gets on."""
+        error = self._error or InboxError(
+            f"nothing could be written for {self._patience:g} s: the disk hangs, or a stopped process holds the lock "
+            "of the inbox; find it (state T in ps), and end it or let it go on"
+        )
+        left = [job for job in self._waiting if _give_up(job, error)]
+        if self._error is None:
+            self._error = error
+            self._stuck(error, len(left))
+        self._send_away(left, error)
+
+    def _send_away(self, jobs: Sequence[Job], error: InboxError) -> None:
+        for job in jobs:
+            job.error = error
+            job.let_go()
+        self._wake(jobs)
