@@ -88,6 +88,12 @@ IN_LANE: dict[str, Any] = {"lane": "l"}
             [*SOUND, *run(), trouble(1.5, 9.0), *struck(10.0), *run(begun=11.0, by=2)],
             id="killed while the disk was full",
         ),
+        pytest.param(
+            [message(kind="Analysis"), *sent()]
+            + [*run(), *run(handler="mirror", lasts=None), *struck(9.0)]
+            + [*run(begun=10.0, by=2), *run(begun=10.0, by=2, handler="mirror")],
+            id="killed while another handler of it ran",
+        ),
         pytest.param([*SOUND, *sent(at=1.5, said="duplicate"), *run()], id="a retry"),
         pytest.param([message(kind="Failure", conflicts=True), *sent(said="conflict")], id="a conflict"),
         pytest.param(

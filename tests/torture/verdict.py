@@ -112,6 +112,7 @@ class Account:
         self.repeats = Counter[str]()  # that are explained, by what explains them
         self.faults = Counter[str]()
         self._open: dict[str, Run] = {}
+        self._by_key = defaultdict[str, list[Run]](list)
         for line in self.lines:
             read = getattr(self, f"_read_{line['what']}", None)
             if read:
@@ -155,6 +156,7 @@ class Account:
         )
         self.runs.append(run)
         self._open[line["run"]] = run
+        self._by_key[run.key].append(run)
 
     def _read_ended(self, line: Line) -> None:
         self._open[line["run"]].ended = line["at"]
@@ -197,11 +199,16 @@ class Account:
             return "retry"
         if first.handler in MAY_HANG and min(first.ended, second.begun) - first.begun >= TIMEOUT * 0.95:
             return "time-out"
-        until = self.settled_by(first.ended) if first.ended < inf else inf
+        over = self._over(first, second)
+        until = self.settled_by(over) if over < inf else inf
         for strike in self.strikes[first.by]:
             if first.begun <= strike.until and strike.since <= min(until, second.begun):
                 return strike.kind
         return None
+
+    def _over(self, first: Run, second: Run) -> float:
+        """When all handlers that ran beside the first were through: only then it is noted what they came to."""
+        return max(run.ended for run in self._by_key[first.key] if run.by == first.by and run.begun < second.begun)
 
     def end_of(self, run: Run) -> float:
         """When a run was over, be it because its process was."""
