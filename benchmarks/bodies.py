@@ -30,7 +30,7 @@ def body_of(size: int, *, seed: int = 1) -> bytes:
 
 def request_id(run: int, n: int) -> str:
     """The `request_id` of request `n` of load `run`; as long as PLACEHOLDER."""
-    return f"{run:08x}-0000-4000-8000-{n:012x}"
+    return f"00000000-0000-4000-{run:04x}-{n:012x}"
 
 
 def _body(words: int, seed: int) -> bytes:

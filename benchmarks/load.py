@@ -1,4 +1,7 @@
-"""The load: a closed loop of keep-alive connections, by a client of our own, or by `wrk` to check it against."""
+"""The load: a closed loop of keep-alive connections, or an open one by a schedule, by a client of our own.
+
+`wrk` may run the closed loop instead, to check our client against.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import tempfile
 import time
 from base64 import b64encode
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
@@ -35,9 +39,11 @@ class Load:
 
     port: int
     body: bytes
-    connections: int
+    connections: int  # at the beginning; an open loop takes more if none of them is free
     seconds: float
     run: int  # makes its request_ids differ from those of any other load
+    rate: float | None = None  # requests a second, in an open loop
+    refusable: bool = False  # other answers than 200 are counted, else they end the run
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,8 @@ class Measured:
     least: float
     busy: float  # share of its core that the client used
     ended: float  # when the last answer came, by the monotonic clock
+    refused: int = 0
+    most: float = 0.0
 
 
 def run(load: Load, client: Client) -> Measured:
@@ -99,6 +107,7 @@ class _Connection:
     """One of the loop's connections and what it has still to send."""
 
     socket: socket.socket
+    fd: int
     unsent: deque[memoryview] = field(default_factory=deque)
     began: float = 0.0
     answer: bytes = b""
@@ -118,17 +127,14 @@ class _Loop:
         self.start, self.rest = head.encode() + start + prefix, rest
         self.length = len(self.start) + 12 + len(rest)
         self.sent = 0
+        self.refused = 0
         self.took: list[float] = []
         self.epoll = select.epoll()
         self.open: dict[int, _Connection] = {}
 
     def __enter__(self) -> Self:
         for _ in range(self.load.connections):
-            sock = socket.create_connection(("127.0.0.1", self.load.port), timeout=10)
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.open[sock.fileno()] = _Connection(sock)
-            self.epoll.register(sock, select.EPOLLIN)
+            self._connect()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -136,31 +142,82 @@ class _Loop:
             connection.socket.close()
         self.epoll.close()
 
-    def turn(self, until: float) -> float:
-        """Send on every connection until `until`, then wait for what is out; when the last answer came."""
-        for connection in self.open.values():
-            self._begin(connection)
+    def _connect(self) -> _Connection:
+        sock = socket.create_connection(("127.0.0.1", self.load.port), timeout=10)
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = self.open[sock.fileno()] = _Connection(sock, sock.fileno())
+        self.epoll.register(sock, select.EPOLLIN)
+        return connection
+
+    def as_answered(self, until: float) -> float:
+        """Send the next as soon as there is an answer, until `until`, then wait for what is out; when the last came."""
+        for connection in list(self.open.values()):
+            self._begin(connection, time.monotonic())
         busy, now = len(self.open), time.monotonic()
         while busy:
-            if now > until + GRACE:
-                raise LoadError(f"{busy} requests had no answer {GRACE:.0f} s after the load ended")
-            for fd, event in self.epoll.poll(1.0):
-                connection = self.open[fd]
-                if event & select.EPOLLOUT:
-                    self._send(connection)
-                if event & ~select.EPOLLOUT and self._receive(connection):
-                    now = time.monotonic()
-                    self.took.append(now - connection.began)
-                    if now < until:
-                        self._begin(connection)
-                    else:
-                        busy -= 1
-            now = time.monotonic()
+            self._check_patience(busy, until)
+            for connection in self._answered(1.0):
+                now = time.monotonic()
+                if now < until:
+                    self._begin(connection, now)
+                else:
+                    busy -= 1
         return now
 
-    def _begin(self, connection: _Connection) -> None:
+    def by_schedule(self, rate: float, until: float) -> float:
+        """Send `rate` a second by a schedule, whatever comes back; when the last answer came.
+
+        Each is timed from the instant at which it was due, so one that had to wait to be sent is not told too fast.
+        """
+        began = now = time.monotonic()
+        total, idle = round(rate * (until - began)), deque(self.open.values())
+        while len(self.took) + self.refused < total:
+            self._check_patience(self.sent - len(self.took) - self.refused, until)
+            while self.sent < total and (due := began + self.sent / rate) <= time.monotonic():
+                self._begin(idle.popleft() if idle else self._connect(), due)
+            wait = began + self.sent / rate - time.monotonic() if self.sent < total else 1.0
+            for connection in self._answered(max(0.0, wait - 0.001)):  # epoll is a millisecond late
+                now = time.monotonic()
+                idle.append(connection)
+        return now
+
+    def _check_patience(self, out: int, until: float) -> None:
+        if time.monotonic() > until + GRACE:
+            raise LoadError(f"{out} requests had no answer {GRACE:.0f} s after the load ended")
+
+    def _answered(self, wait: float) -> Iterator[_Connection]:
+        """Send what can be sent, read what came; the connections that are free for another request."""
+        for fd, event in self.epoll.poll(wait):
+            connection = self.open[fd]
+            try:
+                if event & select.EPOLLOUT:
+                    self._send(connection)
+                head = self._receive(connection) if event & ~select.EPOLLOUT else b""
+            except ConnectionError:
+                if not self.load.refusable:
+                    raise
+                head = b"connection: close"  # it refused and did not wait until all was sent
+            if head:
+                self._count(head, connection)
+                yield (
+                    self._again(connection) if b"connection: close" in head.lower() or connection.unsent else connection
+                )
+
+    def _count(self, head: bytes, connection: _Connection) -> None:
+        if head.startswith(b"HTTP/1.1 200"):
+            self.took.append(time.monotonic() - connection.began)
+        else:
+            self.refused += 1
+
+    def _again(self, connection: _Connection) -> _Connection:
+        del self.open[connection.fd]
+        connection.socket.close()
+        return self._connect()
+
+    def _begin(self, connection: _Connection, due: float) -> None:
         self.sent += 1
-        connection.began = time.monotonic()
+        connection.began = due
         parts = (self.start, b"%012x" % self.sent, self.rest)
         try:
             sent = connection.socket.sendmsg(parts)
@@ -185,18 +242,19 @@ class _Loop:
         if not unsent:
             self.epoll.modify(connection.socket, select.EPOLLIN)
 
-    def _receive(self, connection: _Connection) -> bool:
-        """Take what came; whether that is a whole answer."""
+    def _receive(self, connection: _Connection) -> bytes:
+        """Take what came; the head of the answer once that is whole."""
         came = connection.socket.recv(65536)
         answer = connection.answer + came
         end = answer.find(b"\r\n\r\n")
-        if not came or (end >= 0 and (not answer.startswith(b"HTTP/1.1 200") or connection.unsent)):
+        good = answer.startswith(b"HTTP/1.1 200") and not connection.unsent
+        if not came or (end >= 0 and not good and not self.load.refusable):
             raise LoadError(f"a request was answered {answer[:200]!r}")
         if end < 0 or len(answer) < end + 4 + _content_length(answer[:end]):
             connection.answer = answer
-            return False
+            return b""
         connection.answer = b""
-        return True
+        return answer[:end]
 
 
 def _content_length(head: bytes) -> int:
@@ -211,13 +269,16 @@ def _run_own(load: Load) -> Measured:
         gc.disable()
         try:
             began, used = time.monotonic(), time.process_time()
-            ended = loop.turn(began + load.seconds)
+            until = began + load.seconds
+            ended = loop.as_answered(until) if load.rate is None else loop.by_schedule(load.rate, until)
             used = time.process_time() - used
         except OSError as error:
             raise LoadError(f"a connection broke: {error}") from error
         finally:
             gc.enable()
     took = sorted(loop.took)
+    if not took:
+        raise LoadError(f"all {loop.refused} requests were refused")
     return Measured(
         acknowledged=len(took),
         rate=len(took) / (ended - began),
@@ -226,4 +287,6 @@ def _run_own(load: Load) -> Measured:
         least=took[0],
         busy=used / (ended - began),
         ended=ended,
+        refused=loop.refused,
+        most=took[-1],
     )

@@ -10,6 +10,7 @@ from collections import Counter
 from contextlib import closing, suppress
 from datetime import timedelta
 from functools import partial, wraps
+from itertools import pairwise
 from random import Random
 from typing import Any, Self
 
@@ -22,12 +23,13 @@ from dgreceiver import (
     Failure,
     InboxError,
     LiveResult,
+    LiveTranscript,
     Retry,
     RetryPolicy,
     Transcript,
     Unknown,
 )
-from dgreceiver.dispatch import ALONE_FROM, MOST_CRASHES, Dispatcher
+from dgreceiver.dispatch import ALONE_FROM, MOST_CRASHES, PIECE, Dispatcher
 from dgreceiver.facts import (
     DeliveryBuried,
     DeliveryUnhandled,
@@ -36,7 +38,16 @@ from dgreceiver.facts import (
     HandlerSucceeded,
 )
 from dgreceiver.inbox.sqlite import SqliteInbox
-from dgreceiver.testing.payloads import failure, live_result, transcript, utterance_end
+from dgreceiver.streams import Endings
+from dgreceiver.testing.payloads import (
+    failure,
+    live_error,
+    live_result,
+    speech_started,
+    stream_metadata,
+    transcript,
+    utterance_end,
+)
 
 from .support import Facts, deliver, entries_of, in_file, new_receiver, until, until_state
 
@@ -268,7 +279,7 @@ async def test_what_nobody_handles_is_kept_and_each_kind_is_told_of_once(caplog)
         await deliver(receiver, transcript(), transcript(), utterance_end())
         await receiver.idle()
         assert [entry.state for entry in await entries_of(receiver)] == ["unhandled"] * 3
-    assert [(fact.kind, fact.first) for fact in facts.of(DeliveryUnhandled)] == [
+    assert [(fact.kind, fact.hint) for fact in facts.of(DeliveryUnhandled)] == [
         ("Transcript", True),
         ("Transcript", False),
         ("UtteranceEnd", True),
@@ -281,6 +292,20 @@ async def test_what_nobody_handles_is_kept_and_each_kind_is_told_of_once(caplog)
     assert warnings[1].endswith(
         "@receiver.on(UtteranceEnd)\nasync def on_utterance_end(event: UtteranceEnd) -> None: ..."
     )
+
+
+async def test_whoever_handles_the_whole_of_a_stream_is_not_told_of_its_messages():
+    facts, wholes = Facts(), list[Event]()
+    receiver = new_receiver(hooks=[facts])
+    receiver._endings = Endings(settling=0.05)
+    receiver.on(LiveTranscript)(wholes.append)
+    heard = live_result(request_id="s", is_final=True)
+    async with receiver.running():
+        await deliver(receiver, speech_started(), heard, utterance_end(), live_error(), stream_metadata(request_id="s"))
+        await until(lambda: wholes)
+        await receiver.idle()
+        assert Counter(entry.state for entry in await entries_of(receiver)) == {"unhandled": 5, "done": 1}
+    assert [fact.kind for fact in facts.of(DeliveryUnhandled) if fact.hint] == ["LiveError"]
 
 
 async def test_what_turns_out_to_be_something_else_goes_to_who_wants_that():
@@ -948,3 +973,21 @@ async def test_bodies_are_claimed_only_as_far_as_there_is_room_for_them(tmp_path
         go.set()
         await until_state(work.receiver, "done")
     assert most == 2
+
+
+async def test_between_large_bodies_the_loop_turns_as_often_as_it_takes_to_read_one(tmp_path):
+    text = "word " * 4_000
+    await stored(tmp_path, *(transcript(text) for _ in range(3)))
+    work, turns, at = Dispatching(tmp_path), 0, list[int]()
+
+    @work.receiver.on(Transcript)
+    async def note(event: Transcript) -> None:
+        at.append(turns)
+
+    async with work:
+        while len(at) < 3:
+            turns += 1
+            await asyncio.sleep(0)
+    pieces = len(transcript(text).body) // PIECE
+    assert pieces >= 3
+    assert [later - sooner >= pieces for sooner, later in pairwise(at)] == [True, True]

@@ -31,13 +31,14 @@ from .support import calling, post
 
 ROOT = Path(__file__).parents[1]
 PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
-ALL = PAGES | {"CHANGELOG.md": (ROOT / "CHANGELOG.md").read_text()}
+ALL = PAGES | {name: (ROOT / name).read_text() for name in ("CHANGELOG.md", "SECURITY.md")}
 LATER = "## What comes later"
 NOT_YET = r"doctor|postgres|jetstream"
 VARIABLES = ("CALLBACK_PASSWORD", "CALLBACK_KEY", "NEW_KEY", "OLD_KEY", "DEEPGRAM_API_KEY")
 
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+DEFINED = re.compile(r"^(?:async )?def (test_\w+)", re.MULTILINE)
 ROW = re.compile(r"^\| `(\w+)` \| `?([^|]+?)`? \|", re.MULTILINE)
 
 
@@ -239,6 +240,13 @@ def test_what_is_not_there_yet_is_named_in_one_place_only(page):
 
 def test_what_comes_later_stands_on_one_page():
     assert [page for page, text in ALL.items() if LATER in text] == ["README.md"]
+
+
+def test_every_test_that_is_named_exists():
+    named = {name for text in ALL.values() for name in re.findall(r"`(test_\w+)`", text)}
+    existing = {name for path in Path(__file__).parent.rglob("*.py") for name in re.findall(DEFINED, path.read_text())}
+    assert len(named) > 20
+    assert sorted(named - existing) == []
 
 
 def test_every_page_is_linked_from_the_readme():

@@ -115,7 +115,7 @@ def test_making_a_receiver_touches_nothing(tmp_path, monkeypatch):
 
 
 def test_durations_may_be_seconds():
-    assert new_receiver(dedupe_for=1800, keep=0.5, stream_idle=1)._keep == timedelta(milliseconds=500)
+    assert new_receiver(dedupe_for=1800, keep=0.5, stream_idle=1).keep == timedelta(milliseconds=500)
 
 
 # --- two of one name
@@ -257,6 +257,26 @@ def test_it_starts_anew_in_another_loop(tmp_path, inbox):
 
     assert [asyncio.run(handled(wanted)) for wanted in (2, 4)] == [400, 400]
     gc.collect()
+
+
+@pytest.mark.parametrize("later", range(6))
+def test_a_loop_may_end_in_whatever_moment_of_a_delivery(later):
+    receiver = new_receiver()
+
+    async def leave_before_it_is_settled() -> None:
+        handled = asyncio.Event()
+
+        @receiver.on(Event)
+        async def save(event: Event) -> None:
+            handled.set()
+            for _ in range(later):
+                await asyncio.sleep(0)
+
+        await sent(receiver)
+        await handled.wait()
+
+    asyncio.run(leave_before_it_is_settled())
+    gc.collect()  # here Python would tell of a coroutine that nobody awaited
 
 
 async def test_a_handler_that_is_registered_after_the_start_gets_what_came_before_it_too():

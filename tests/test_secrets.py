@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import subprocess
+import sys
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import httpx
 import pytest
 
 from dgreceiver import BasicAuth, Bury, DgTokenAuth, Event, ExtraAuth, Receiver, Retry, RetryPolicy, SignedAuth
 from dgreceiver.testing.payloads import BUILDERS, Payload, live_result, stream_metadata, transcript
 
-from .support import Call, a_scope, entries_of, in_file, living, new_receiver, piece, until_state
+from .support import (
+    Call,
+    a_scope,
+    calling,
+    entries_of,
+    in_file,
+    living,
+    new_receiver,
+    piece,
+    post,
+    served,
+    until_state,
+)
 
+ROOT = Path(__file__).parents[1]
 PASSWORD = "fake-basic-password"
 KEY = "fake-signing-key-of-thirty-two-characters"
 SECRET = "fake-callback-secret-in-the-body"
@@ -144,6 +161,8 @@ async def test_no_line_and_no_file_holds_a_secret_and_no_line_what_was_said(tmp_
     assert [secret for secret in trial.secrets if secret.encode() in written] == []
     kept = await everything_kept(trial.receiver)
     assert SAID.encode() in kept
+    assert len(trial.receiver.refusals) == 6
+    assert [secret for secret in [*trial.secrets, SAID, NOTED] if secret in repr(list(trial.receiver.refusals))] == []
     assert [secret for secret in trial.secrets if secret.encode() in kept] == []
 
 
@@ -162,6 +181,99 @@ async def test_what_is_written_while_it_runs_holds_no_secret(tmp_path):
         log = (tmp_path / "inbox.db-wal").read_bytes()
     assert log
     assert [secret for secret in trial.secrets if secret.encode() in log] == []
+
+
+# --- what is done with what came
+
+
+RECEIVING = """
+import asyncio, json, sys
+from dgreceiver import Event
+from dgreceiver.testing.payloads import BUILDERS
+from tests.support import deliver, in_file, new_receiver
+
+watched, heard = {watched!r}, []
+sys.addaudithook(lambda event, _: heard.append(event) if event.startswith(watched) else None)
+
+async def main():
+    receiver = new_receiver(inbox={inbox!r})
+    receiver.on(Event)(lambda event: repr(event) and event.model_dump())
+    async with receiver.running():
+        await deliver(receiver, *[build() for build in BUILDERS.values()])
+        await receiver.idle()
+
+asyncio.run(main())
+print(json.dumps(heard))
+"""
+OUTWARD = ("socket.connect", "socket.send", "socket.getaddrinfo", "socket.gethostby", "urllib", "webbrowser")
+RUNNING = ("subprocess", "os.system", "os.exec", "os.posix_spawn", "os.fork", "pickle.find_class", "ctypes.dlopen")
+
+
+def test_receiving_and_handling_calls_nobody_and_runs_nothing(tmp_path):
+    """Callbacks of every kind, stored and handled in a process that tells what it asks of the system.
+
+    Source: https://docs.python.org/3/library/audit_events.html
+    """
+    script = RECEIVING.format(watched=OUTWARD + RUNNING, inbox=in_file(tmp_path))
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, check=False)
+    assert json.loads(ended.stdout or b"0") == [], ended.stderr.decode()
+
+
+# --- what others write down, and how to keep them from it
+
+
+@pytest.fixture
+def _as_new() -> Iterator[None]:
+    """The loggers of others as a new process has them, whatever was set before."""
+    loggers = [logging.getLogger(name) for name in ("httpx", "uvicorn.access")]
+    before = [(logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.NOTSET)
+        logger.propagate = True
+    yield
+    for logger, (level, propagate) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+@pytest.mark.usefixtures("_as_new")
+@pytest.mark.parametrize(
+    ("level", "tells"),
+    [pytest.param(logging.NOTSET, True, id="as it is"), pytest.param(logging.WARNING, False, id="silenced")],
+)
+async def test_an_http_client_logs_the_callback_url_that_is_submitted_unless_it_is_silenced(lines, level, tells):
+    """httpx, which Deepgram's own client is made with."""
+    logging.getLogger("httpx").setLevel(level)
+    receiver = new_receiver()
+    async with receiver.running(), calling(receiver) as client:
+        await client.get("/v1/listen", params={"callback": f"https://deepgram:{PASSWORD}@hooks.example.com/"})
+    assert any(PASSWORD in line for line in lines.lines) is tells
+
+
+@pytest.mark.usefixtures("_as_new")
+async def test_plain_uvicorn_logs_the_query(lines):
+    async with served(new_receiver()) as address, httpx.AsyncClient() as client:
+        await post(client, transcript(), f"{address}/?token=fake-token")
+    written = [line for line in lines.lines if line.startswith("uvicorn.access")]
+    assert any("fake-token" in line for line in written)
+
+
+# --- from one credential to another
+
+
+async def test_from_dg_token_to_credentials_there_is_no_gap():
+    """What was submitted before comes by its token, what is submitted from now on by its URL; then the old one goes."""
+    new = BasicAuth("deepgram", PASSWORD)
+    both = new_receiver(auth=new | DgTokenAuth(TOKEN), public_url="https://hooks.example.com/")
+    by_token = {b"authorization": b"", b"dg-token": TOKEN.encode()}
+    by_url = {b"authorization": basic(*userinfo(both.callback_url()))}
+    assert [await status_of(both, headers) for headers in (by_token, by_url)] == [200, 200]
+    assert [await status_of(new_receiver(auth=new), headers) for headers in (by_token, by_url)] == [401, 200]
+
+
+async def status_of(receiver: Receiver, headers: dict[bytes, bytes]) -> int:
+    async with receiver.running():
+        return (await Call(piece(transcript().body))(receiver, a_scope(headers=headers))).status
 
 
 def test_no_repr_of_what_a_user_holds_shows_a_secret(tmp_path):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 from .core.events import Event, parse
 from .core.retry import LANE_WAIT, RetryPolicy, seconds
@@ -16,12 +16,13 @@ from .errors import Bury, InboxError, Retry, SetupError, Verdict
 from .facts import DeliveryBuried, DeliveryUnhandled, HandlerAbandoned, HandlerFailed, HandlerSucceeded, Hook
 from .handlers import Handler, Handlers, paste
 from .inbox.contract import Delivery, Entry, Inbox, Mark
-from .streams import WHOLE, whole
+from .streams import MESSAGES, WHOLE, whole
 from .threads import Threads
 
 ALONE_FROM = 5  # crashes from which a delivery runs with no other beside it
 MOST_CRASHES = 100
 MOST_AHEAD = 192  # deliveries claimed beyond the free slots, if the last ones were quick
+PIECE = 64 * 1024  # bytes that a server reads of a socket in one turn of the loop, about
 ROOM = 64 * 1024 * 1024  # bytes of bodies in progress beyond which nothing more is claimed
 LONGEST_ERROR = 500  # characters of an error that are kept
 PATIENCE = 10.0  # seconds that running handlers have to end when we stop
@@ -72,6 +73,7 @@ class Dispatcher:
         self._alone = False  # a fragile one runs
         self._stopping = False
         self._one_at_a_time = asyncio.Lock()  # a whole stream in memory
+        self._parsing = asyncio.Lock()  # a large body
         self._held = 0  # bytes of bodies that are ready or running
         self._ended = 0  # deliveries since the last claim
         self._unhandled: set[str] = set()  # kinds that somebody has been told of
@@ -182,11 +184,21 @@ class Dispatcher:
         content = await self._whole(entry, body) if entry.kind == WHOLE else body
         if content is None:
             return self._bury(entry, entry.marks, "its messages are no longer kept")
-        event = parse(entry.kind, content, entry.headers)
+        event = await self._parsed(entry, content)
         wanting = self._handlers.wanting(event)
         if not wanting:
             return self._leave_unhandled(entry)
         return await self._hand(event, entry, wanting)
+
+    async def _parsed(self, entry: Entry, body: bytes) -> Event:
+        """The event of a body; large ones take turns with what comes in, which is read in pieces of that size."""
+        if len(body) < PIECE:
+            return parse(entry.kind, body, entry.headers)
+        async with self._parsing:
+            event = parse(entry.kind, body, entry.headers)
+            for _ in range(len(body) // PIECE):
+                await asyncio.sleep(0)
+        return event
 
     async def _whole(self, entry: Entry, body: bytes) -> bytes | None:
         async with self._one_at_a_time:
@@ -217,25 +229,28 @@ class Dispatcher:
         given_up = [f"{name}: {mark.buried}" for name, mark in marks.items() if mark.buried is not None]
         if waits:  # the longest: nobody is to run before its time
             error = "; ".join(f"{run.name}: {run.error}" for run in runs if run.error)[:LONGEST_ERROR] or None
-            self._end(self._inbox.postpone(entry, marks, wait=max(waits), error=error))
+            self._end(partial(self._inbox.postpone, entry, marks, wait=max(waits), error=error))
         elif given_up:
             self._bury(entry, marks, "; ".join(given_up)[:LONGEST_ERROR])
         else:
-            self._end(self._inbox.settle(entry, "done", marks))
+            self._end(partial(self._inbox.settle, entry, "done", marks))
 
     def _bury(self, entry: Entry, marks: Mapping[str, Mark], reason: str) -> None:
         self._emit(DeliveryBuried(entry.kind, entry.request_id, entry.key, reason))
-        self._end(self._inbox.bury(entry, marks, error=reason))
+        self._end(partial(self._inbox.bury, entry, marks, error=reason))
 
     def _leave_unhandled(self, entry: Entry) -> None:
-        first = entry.kind not in self._unhandled
+        hint = entry.kind not in self._unhandled and not self._handles_the_whole_of(entry.kind)
         self._unhandled.add(entry.kind)
-        self._emit(DeliveryUnhandled(entry.kind, entry.request_id, entry.key, paste(entry.kind), first))
-        self._end(self._inbox.settle(entry, "unhandled", entry.marks))
+        self._emit(DeliveryUnhandled(entry.kind, entry.request_id, entry.key, paste(entry.kind), hint))
+        self._end(partial(self._inbox.settle, entry, "unhandled", entry.marks))
 
-    def _end(self, ending: Coroutine[Any, Any, None]) -> None:
+    def _handles_the_whole_of(self, kind: str) -> bool:
+        return kind in MESSAGES and bool(self._handlers.of_kind(WHOLE))
+
+    def _end(self, end: Callable[[], Awaitable[None]]) -> None:
         """Have a lease ended without keeping the slot for it."""
-        task = asyncio.get_running_loop().create_task(_see_through(ending))
+        task = asyncio.get_running_loop().create_task(_see_through(end))
         self._endings.add(task)
         task.add_done_callback(self._endings.discard)
 
@@ -278,14 +293,15 @@ class Dispatcher:
 
     def _failed(self, handler: Handler, entry: Entry, attempt: int, error: BaseException) -> _Run:
         """What is to become of a run that ended badly."""
-        policy = self._retry.in_lane() if entry.lane else self._retry
+        holds_up = entry.lane is not None and entry.kind != WHOLE  # others wait behind it
+        policy = self._retry.in_lane() if holds_up else self._retry
         wait = policy.wait_after(attempt, roll=self._roll())
         if isinstance(error, Bury):
             wait = None
         elif isinstance(error, Retry) and wait is not None and error.after is not None:
             try:
                 after = seconds(error.after, "Retry's after")
-                wait = min(after, LANE_WAIT) if entry.lane else after
+                wait = min(after, LANE_WAIT) if holds_up else after
             except SetupError as wrong:
                 error = wrong  # it was meant, so it is tried again, but by the policy
         said, cause = describe(error), None if isinstance(error, Verdict) else error
@@ -297,9 +313,9 @@ def _is_over(mark: Mark) -> bool:
     return mark.done or mark.buried is not None
 
 
-async def _see_through(ending: Coroutine[Any, Any, None]) -> None:
+async def _see_through(end: Callable[[], Awaitable[None]]) -> None:
     with suppress(InboxError):  # the inbox has closed, and has given back what had not ended
-        await ending
+        await end()
 
 
 async def _wait(tasks: set[asyncio.Task[None]], longest: float) -> None:

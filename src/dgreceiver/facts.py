@@ -118,13 +118,17 @@ class DeliveryBuried(Fact, frozen=True):
 
 
 class DeliveryUnhandled(Fact, frozen=True):
-    """Nobody wants this event; it is kept. `paste` is a handler for it; `first` of its kind in this process."""
+    """Nobody wants this event; it is kept. `paste` is a handler for it.
+
+    `hint` if somebody should be told: it is the first of its kind in this process, and no message of a live stream
+    whose LiveTranscript is handled.
+    """
 
     kind: str
     request_id: str | None
     key: str
     paste: str
-    first: bool
+    hint: bool
 
 
 class LiveStreamBegun(Fact, frozen=True):

@@ -8,7 +8,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import Context
 from datetime import UTC, datetime, timedelta
@@ -90,8 +90,8 @@ class Receiver(TakesHandlers):
         self._open_inbox = _opener(inbox)
         self._retry = retry
         self.limits = limits
-        self._dedupe_for = timedelta(seconds=seconds(dedupe_for, "dedupe_for"))
-        self._keep = timedelta(seconds=seconds(keep, "keep"))
+        self.dedupe_for = timedelta(seconds=seconds(dedupe_for, "dedupe_for"))
+        self.keep = timedelta(seconds=seconds(keep, "keep"))
         self._endings = Endings(idle=seconds(stream_idle, "stream_idle"))
         self._concurrency = concurrency
         self._ack = ack
@@ -101,7 +101,7 @@ class Receiver(TakesHandlers):
         self._start = asyncio.Lock()
         self._stopped = False
         self.made_at = _caller()
-        _check(self, ack, dedupe_for=self._dedupe_for, concurrency=concurrency)
+        _check(self, ack, dedupe_for=self.dedupe_for, concurrency=concurrency)
         _register(self)
 
     # --- starting and stopping ---
@@ -190,7 +190,7 @@ class Receiver(TakesHandlers):
     async def _purge(self, inbox: Inbox) -> None:
         while True:
             with suppress(InboxError):  # reported by the inbox; the next time comes
-                await inbox.purge(keep=self._keep, dedupe_for=self._dedupe_for)
+                await inbox.purge(keep=self.keep, dedupe_for=self.dedupe_for)
             await asyncio.sleep(PURGE_EVERY)
 
     async def _stop(self) -> None:
@@ -326,11 +326,7 @@ class Receiver(TakesHandlers):
 
         Raises: SetupError unless exactly one of both is given.
         """
-        return await self._where_it_runs(self._replay(key, state))
-
-    async def _replay(self, key: str | None, state: State | None) -> int:
-        async with self.opened() as inbox:
-            return await inbox.replay(key=key, state=state)
+        return await self._where_it_runs(self._ask(lambda inbox: inbox.replay(key=key, state=state)))
 
     async def erase(self, *, request_id: str | None = None, job: str | None = None) -> Erased:
         """Remove all that is kept of a request or a job; what was reached, and what could not be.
@@ -339,11 +335,11 @@ class Receiver(TakesHandlers):
 
         Raises: SetupError unless exactly one of both is given.
         """
-        return await self._where_it_runs(self._erase(request_id, job))
+        return await self._where_it_runs(self._ask(lambda inbox: inbox.erase(request_id=request_id, job=job)))
 
-    async def _erase(self, request_id: str | None, job: str | None) -> Erased:
+    async def _ask(self, question: Callable[[Inbox], Awaitable[T]]) -> T:
         async with self.opened() as inbox:
-            return await inbox.erase(request_id=request_id, job=job)
+            return await question(inbox)
 
     async def _where_it_runs(self, work: Coroutine[Any, Any, T]) -> T:
         """Do it on the loop on which it runs, which is not the caller's in a WSGI app."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from types import FrameType
@@ -22,12 +24,15 @@ from uvicorn.server import HANDLED_SIGNALS, ServerState
 from .errors import SetupError
 from .receiver import Receiver
 from .web.http import answer
+from .web.refusals import peer_of
 
 DRAIN = 120.0  # seconds that live streams have to end
 HEAD_SECONDS = 10.0  # for the head of a request, and for a body that nobody waits for any more
 HEAD_BYTES = 64 * 1024
 PATIENCE = 10  # seconds that requests have to end when we stop; who is cut off was not acknowledged
 LONGEST_PATH = 200  # characters of a path that are logged
+MOST_FILES = 65_536  # that are asked for: each connection is one
+FEW_FILES = 4096  # fewer than these are a warning
 
 _STARTS = ("http.response.start", "websocket.http.response.start")
 _REFUSALS = {
@@ -46,8 +51,26 @@ def serve(receiver: Receiver, *, host: str, port: int, drain: float = DRAIN, reu
 
     Raises: SetupError if the address cannot be listened on, or the inbox not be opened.
     """
+    allow_many_files()
     with listen(host, port, reuse_port=reuse_port) as door:
         Server(receiver, drain=drain, reuse_port=reuse_port).run(sockets=[door])
+
+
+def allow_many_files() -> None:
+    """Have as many files open as the system grants: it gives a process 1,024 unless asked, and a crowd takes them all.
+
+    Source: getrlimit(2), RLIMIT_NOFILE: a process may raise its soft limit to the hard one.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    granted = max(soft, MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES))
+    with suppress(OSError, ValueError):  # macOS has a further limit, of the kernel's
+        resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
+    if (files := resource.getrlimit(resource.RLIMIT_NOFILE)[0]) < FEW_FILES:
+        logger.warning(
+            "this process may have %d files open, so no more connections than that at once; "
+            "raise the hard limit (LimitNOFILE= of systemd, --ulimit nofile= of docker)",
+            files,
+        )
 
 
 def listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
@@ -270,15 +293,30 @@ class _Protocol(HttpToolsProtocol):
 
 
 class _SocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's protocol, less two faults.
+    """uvicorn's protocol, less three faults.
 
-    It takes a refusal for a handshake that was left open, and logs an error. And where a frame is too large, it
-    forgets those that came in one piece with it.
+    It takes a refusal for a handshake that was left open, and logs an error. Where a frame is too large, it forgets
+    those that came in one piece with it. And it answers the pings of a peer that reads no pong, and keeps them all.
     """
 
     async def send(self, message: Any) -> None:
         await super().send(message)
         self.handshake_complete = self.handshake_complete or self.close_sent
+
+    async def receive(self) -> Any:
+        message = await super().receive()
+        if not self.writable.is_set():
+            self.transport.pause_reading()
+        return message
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.read_paused:
+            self.transport.resume_reading()
 
     def handle_parser_exception(self) -> None:
         self.handle_events()
@@ -321,9 +359,8 @@ def _with_access_log(app: ASGIApp) -> ASGIApp:
 
 def _log(scope: Scope, status: int, seconds: float) -> None:
     method = scope.get("method", "WEBSOCKET")
-    path = scope["raw_path"][:LONGEST_PATH].decode("latin-1")  # as it was sent: what is odd in it is escaped
-    peer = (scope.get("client") or "-")[0]
-    access.info("%s %s %s %.1f ms %s", method, path, status or "-", seconds * 1000, peer)
+    path = scope["raw_path"][:LONGEST_PATH].decode("ascii", "backslashreplace")  # as it was sent, oddities escaped
+    access.info("%s %s %s %.1f ms %s", method, path, status or "-", seconds * 1000, peer_of(scope) or "-")
 
 
 def _address(host: str, port: int) -> str:

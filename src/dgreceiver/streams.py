@@ -14,6 +14,7 @@ from .inbox.contract import Entry, Inbox
 
 WHOLE = "LiveTranscript"
 LAST = "StreamMetadata"  # the kind of the message with which Deepgram ends a stream
+MESSAGES = ("LiveResult", "SpeechStarted", "UtteranceEnd", LAST)  # whoever handles the whole has heard of them
 
 
 class Stream(msgspec.Struct, frozen=True, gc=False):

@@ -23,6 +23,13 @@ def log(fact: Fact) -> None:
         logger.log(at, "%s", say(fact), exc_info=getattr(fact, "exception", None))
 
 
+def shown(text: object) -> str:
+    """A text in which nothing begins a line, moves a cursor, paints, or turns the direction of reading."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in str(text)
+    )
+
+
 def _opened(fact: facts.InboxOpened) -> str:
     return f"inbox: {fact.location}" + (f"; {fact.caveat}" if fact.caveat else "")
 
@@ -36,7 +43,7 @@ def _stored(fact: facts.CallbackStored) -> str:
 
 def _failed(fact: facts.HandlerFailed) -> str:
     then = "given up" if fact.wait is None else f"again in {fact.wait:.1f} s"
-    return f"{fact.handler} failed on {_what(fact)}, attempt {fact.attempt}; {then}: {fact.error}{_hint(fact)}"
+    return f"{fact.handler} failed on {_what(fact)}, attempt {fact.attempt}; {then}: {shown(fact.error)}{_hint(fact)}"
 
 
 def _hint(fact: facts.HandlerFailed) -> str:
@@ -77,7 +84,7 @@ LINES: dict[type[Fact], tuple[Level, Say]] = {
     ),
     facts.SetupDoubtful: (logging.WARNING, lambda f: f.advice),
     facts.CallbackStored: (lambda f: logging.WARNING if f.outcome == "conflict" else logging.INFO, _stored),
-    facts.CallbackRefused: (logging.WARNING, lambda f: f"refused {f.status}: {f.reason}"),
+    facts.CallbackRefused: (logging.WARNING, lambda f: f"refused {f.status}: {shown(f.reason)}"),
     facts.WeakIdentity: (
         logging.WARNING,
         lambda f: (
@@ -100,10 +107,10 @@ LINES: dict[type[Fact], tuple[Level, Say]] = {
     ),
     facts.DeliveryBuried: (
         logging.ERROR,
-        lambda f: f"gave up {_what(f)}: {f.reason}; it is kept; replay with: dgreceiver inbox replay {f.key}",
+        lambda f: f"gave up {_what(f)}: {shown(f.reason)}; it is kept; replay with: dgreceiver inbox replay {f.key}",
     ),
     facts.DeliveryUnhandled: (
-        lambda f: logging.WARNING if f.first else logging.DEBUG,
+        lambda f: logging.WARNING if f.hint else logging.DEBUG,
         lambda f: (
             f"nothing handles {f.kind} (kept; replay with: dgreceiver inbox replay --unhandled); "
             f"to handle it:\n{f.paste}"

@@ -1,4 +1,4 @@
-"""`dgreceiver inbox`: looking into an inbox, and having callbacks handled again."""
+"""`dgreceiver inbox`: looking into an inbox, having callbacks handled again, giving them up, erasing them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from typer.testing import CliRunner, Result
 
 from dgreceiver import Bury, LiveTranscript, Transcript
 from dgreceiver.cli.main import app
+from dgreceiver.inbox.contract import STATES
 from dgreceiver.streams import Endings
-from dgreceiver.testing.payloads import analysis, audio, live_result, stream_metadata, transcript
+from dgreceiver.testing.payloads import analysis, audio, live_result, stream_metadata, transcript, utterance_end
 
 from ..support import calling, deliver, entries_of, in_file, new_receiver, post, until
 
@@ -54,8 +55,23 @@ def folder(here, filled):
     return here
 
 
-def run(folder: Path, command: str, *arguments: str, name: str = NAME) -> Result:
-    return CliRunner().invoke(app, ["inbox", command, *arguments, "--inbox", in_file(folder), "--name", name])
+def run(folder: Path, command: str, *arguments: str, name: str = NAME, answers: str = "") -> Result:
+    whose = ["--inbox", in_file(folder), "--name", name]
+    return CliRunner().invoke(app, ["inbox", command, *arguments, *whose], input=answers)
+
+
+def stats(folder: Path) -> dict[str, str]:
+    lines = run(folder, "stats").stdout.splitlines()
+    return dict(line.split(maxsplit=1) for line in lines)
+
+
+def an_app(folder: Path, **settings: object) -> str:
+    """An app whose receiver has these settings besides."""
+    more = "".join(f", {name}={value!r}" for name, value in settings.items())
+    (folder / "of_an_app.py").write_text(
+        f'from dgreceiver import NoAuth, Receiver\nr = Receiver(auth=NoAuth(), name="{NAME}", inbox="sqlite:///inbox.db"{more})'
+    )
+    return "of_an_app:r"
 
 
 def rows(result: Result) -> list[list[str]]:
@@ -233,18 +249,178 @@ async def test_a_server_that_runs_handles_what_is_replayed_beside_it(tmp_path):
         await deliver(receiver, transcript(request_id="again"))
         await receiver.idle()
         [entry] = await entries_of(receiver)
-        command = [sys.executable, "-m", "dgreceiver", "inbox", "replay", entry.key, "--name", NAME]
-        ended = await asyncio.to_thread(
-            subprocess.run, [*command, "--inbox", in_file(tmp_path)], capture_output=True, check=False
-        )
+        ended = await beside(tmp_path, "replay", entry.key)
         assert ended.stdout == b"replayed: 1\n", ended.stderr
         await until(lambda: len(handled) == 2, within=1.0)
+
+
+async def beside(folder: Path, *command: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a command in a process of its own, while a server runs."""
+    whose = ["--inbox", in_file(folder), "--name", NAME]
+    line = [sys.executable, "-m", "dgreceiver", "inbox", *command, *whose]
+    return await asyncio.to_thread(subprocess.run, line, capture_output=True, check=False)
+
+
+# --- bury
+
+
+def test_what_waits_is_buried_with_its_reason_and_once(folder):
+    key = key_of(folder, "done")
+    run(folder, "replay", key)
+    assert run(folder, "bury", key, "--reason", HOSTILE).stdout == "buried: 1\n"
+    shown = run(folder, "show", key).stdout
+    assert "state        dead\n" in shown
+    assert r"error        \x1b[2J[bold]evil[/]" in shown
+    again = run(folder, "bury", key)
+    assert again.exit_code == 2
+    assert f"{key} cannot be buried: there is none, it is being handled, or it has ended" in again.stderr
+
+
+# --- erase
+
+
+@pytest.mark.parametrize(
+    ("which", "erased"),
+    [
+        pytest.param(("--request-id", "done"), 2, id="a request, with its conflict"),
+        pytest.param(("--request-id", "none"), 0, id="nothing"),
+        pytest.param(("--job", "none"), 0, id="no job"),
+    ],
+)
+def test_it_is_told_how_much_was_erased(folder, which, erased):
+    ended = run(folder, "erase", *which, "--yes")
+    assert (ended.exit_code, ended.stdout) == (0, f"erased: {erased}\n")
+    assert ended.stderr == ("" if erased else "receiver cli keeps nothing of it\n")
+    assert len(rows(run(folder, "list", "--state", "erased"))) == erased
+
+
+@pytest.mark.parametrize(
+    ("answers", "exit_code", "left"),
+    [
+        pytest.param("y\n", 0, 1, id="yes"),
+        pytest.param("n\n", 1, 2, id="no"),
+        pytest.param("", 1, 2, id="nobody is there to answer"),
+    ],
+)
+def test_it_is_asked_before_anything_is_erased(folder, answers, exit_code, left):
+    ended = run(folder, "erase", "--request-id", "audio", answers=answers)
+    assert ended.exit_code == exit_code
+    assert "erase all that receiver cli keeps of request audio? [y/N]" in ended.stderr
+    assert len(rows(run(folder, "list", "--unhandled"))) == left
+
+
+def test_a_question_does_nothing_to_the_terminal(folder):
+    assert r"request \x1b[2J[bold]evil[/]? [y/N]" in run(folder, "erase", "--request-id", HOSTILE).stderr
+
+
+@pytest.mark.parametrize("arguments", [(), ("--request-id", "a", "--job", "b")])
+def test_it_has_to_be_said_what_to_erase(folder, arguments):
+    ended = run(folder, "erase", *arguments, "--yes")
+    assert ended.exit_code == 2
+    assert "say what to erase: --request-id or --job" in ended.stderr
+
+
+async def test_what_is_erased_beside_a_server_is_in_no_file_and_what_names_nobody_is_told_of(tmp_path):
+    receiver = new_receiver(inbox=in_file(tmp_path), name=NAME)
+    async with receiver.running():
+        await deliver(receiver, transcript(request_id="forget-me"))
+        traces = [b"forget-me", body_on_disk(tmp_path)[:50]]
+        await deliver(receiver, utterance_end())
+        assert [trace for trace in traces if trace not in everything_in(tmp_path)] == []
+        ended = await beside(tmp_path, "erase", "--request-id", "forget-me", "--yes")
+        assert ended.stdout.decode().splitlines()[0] == "erased: 1", ended.stderr
+        assert ended.stdout.decode().splitlines()[1].startswith("not reached: what carries no id, such as")
+        assert [trace for trace in traces if trace in everything_in(tmp_path)] == []
+
+
+def body_on_disk(folder: Path) -> bytes:
+    """The one body that is kept, as it lies there."""
+    with closing(sqlite3.connect(folder / "inbox.db")) as connection:
+        [(data,)] = connection.execute("SELECT data FROM dgreceiver_body")
+    return bytes(data)
+
+
+def everything_in(folder: Path) -> bytes:
+    """What the files hold. Read by another process: who closes a file lets go of all locks that its process has on it.
+
+    Source: https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_
+    """
+    return subprocess.run(["cat", *folder.iterdir()], capture_output=True, check=True).stdout
+
+
+# --- purge
+
+
+def test_what_has_ended_is_purged_by_the_durations_that_are_said(folder):
+    assert run(folder, "purge", "--keep", "1d", "--dedupe-for", "1d").stdout == "purged: 0 bodies, 0 rows\n"
+    assert run(folder, "purge", "--keep", "0s", "--dedupe-for", "1d").stdout == "purged: 3 bodies, 0 rows\n"
+    assert run(folder, "show", key_of(folder, "dead"), "--body").exit_code == 0
+
+
+def test_what_has_ended_is_purged_as_its_app_has_it(folder):
+    ended = CliRunner().invoke(app, ["inbox", "purge", "--app", an_app(folder, keep=0.0)])
+    assert ended.stdout == "purged: 3 bodies, 0 rows\n", ended.output
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        pytest.param((), "say how long to keep: --app, whose settings hold, or both --keep and", id="nothing"),
+        pytest.param(("--keep", "1d"), "say how long to keep", id="one"),
+        pytest.param(
+            ("--keep", "soon", "--dedupe-for", "1d"), "--keep 'soon' is no duration; write a number", id="none"
+        ),
+        pytest.param(("--keep", "1d", "--dedupe-for", "1m"), "dedupe_for=0:01:00 is shorter than retries", id="short"),
+    ],
+)
+def test_how_long_to_keep_is_never_guessed(folder, options, said):
+    ended = run(folder, "purge", *options)
+    assert ended.exit_code == 2
+    assert said in ended.stderr
+
+
+def test_a_duration_beside_an_app_is_an_error(folder):
+    ended = CliRunner().invoke(app, ["inbox", "purge", "--app", an_app(folder), "--keep", "1d"])
+    assert ended.exit_code == 2
+    assert "say how long to keep: --app, whose settings hold" in ended.stderr
+
+
+# --- stats
+
+
+def test_the_states_the_oldest_and_the_files_are_counted(folder):
+    before = stats(folder)
+    assert [before[state] for state in STATES] == ["0", "0", "1", "2", "1", "1", "0"]
+    assert (before["oldest"], before["log"]) == ("-", "0 bytes")
+    assert before["file"] == f"{(folder / 'inbox.db').stat().st_size} bytes"
+    run(folder, "replay", "--unhandled")
+    after = stats(folder)
+    assert (after["waiting"], after["oldest"][:3]) == ("2", "202")
+
+
+async def test_the_log_beside_a_server_is_counted_too(tmp_path):
+    receiver = new_receiver(inbox=in_file(tmp_path), name=NAME)
+    async with receiver.running():
+        await deliver(receiver, transcript())
+        ended = await beside(tmp_path, "stats")
+        assert f"log          {(tmp_path / 'inbox.db-wal').stat().st_size} bytes\n" in ended.stdout.decode()
 
 
 # --- which inbox
 
 
-@pytest.mark.parametrize("command", [("list",), ("show", "key"), ("replay", "--dead")])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("list",),
+        ("show", "key"),
+        ("replay", "--dead"),
+        ("bury", "key"),
+        ("erase", "--job", "j"),
+        ("purge", "--keep", "1d", "--dedupe-for", "1d"),
+        ("stats",),
+    ],
+)
 def test_looking_makes_no_inbox(tmp_path, command):
     ended = run(tmp_path, *command)
     assert ended.exit_code == 2
@@ -265,11 +441,9 @@ def test_an_inbox_that_cannot_be_is_told(tmp_path):
 
 
 def test_an_app_says_which_inbox_it_is(folder):
-    (folder / "of_an_app.py").write_text(
-        f'from dgreceiver import NoAuth, Receiver\nr = Receiver(auth=NoAuth(), name="{NAME}", inbox="sqlite:///inbox.db")'
-    )
-    assert len(rows(CliRunner().invoke(app, ["inbox", "list", "--app", "of_an_app:r"]))) == 5
-    ended = CliRunner().invoke(app, ["inbox", "list", "--app", "of_an_app:r", "--name", "another"])
+    its = an_app(folder)
+    assert len(rows(CliRunner().invoke(app, ["inbox", "list", "--app", its]))) == 5
+    ended = CliRunner().invoke(app, ["inbox", "list", "--app", its, "--name", "another"])
     assert ended.exit_code == 2
     assert "--name (or DGRECEIVER_NAME) contradicts the app" in ended.stderr
 

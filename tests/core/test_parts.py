@@ -49,6 +49,7 @@ def test_a_word_has_what_came_with_it() -> None:
         pytest.param({**HELLO, "start": None}, id="no time"),
         pytest.param({**HELLO, "end": 10**400}, id="a time beyond floats"),
         pytest.param({**HELLO, "\ud800": 1}, id="half a surrogate pair"),
+        pytest.param({**HELLO, "word": "\ud800", "start": None}, id="half a surrogate pair at no time"),
     ],
 )
 def test_what_is_no_word_is_left_out_of_the_words_and_kept(odd_one: Any) -> None:

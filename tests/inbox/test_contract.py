@@ -11,7 +11,7 @@ import pytest
 from dgreceiver.core.callbacks import identify, lane_of
 from dgreceiver.errors import InboxError, SetupError
 from dgreceiver.facts import DispatchTaken
-from dgreceiver.inbox.contract import STATES, Erased, Mark
+from dgreceiver.inbox.contract import STATES, Erased, Mark, Purged
 from dgreceiver.inbox.tables import bodies, callbacks, lanes, parts
 
 from .stores import (
@@ -653,6 +653,46 @@ async def test_a_replay_says_which_by_one_name(inbox):
         await inbox.erase(request_id="r-1", job="j-1")
 
 
+# --- burying what waits ---
+
+
+async def test_what_waits_is_buried_by_its_key_and_once(inbox):
+    put = await inbox.put(transcript("r-1"))
+    assert await inbox.bury_waiting(put.key, error="a poison message")
+    entry, body = await inbox.get(put.key)
+    assert (entry.state, entry.error, body) == ("dead", "a poison message", transcript("r-1").body)
+    assert await nothing_is_due(inbox)
+    assert not await inbox.bury_waiting(put.key, error="again")
+
+
+@pytest.mark.parametrize("state", ["leased", "done", "unhandled", "dead"])
+async def test_nothing_is_buried_that_does_not_wait(inbox, state):
+    put = await inbox.put(transcript("r-1"))
+    await end_as(inbox, state)
+    assert not await inbox.bury_waiting(put.key, error="no")
+    assert (await inbox.get(put.key))[0].state == state
+
+
+async def test_a_lane_goes_on_without_what_was_buried(inbox):
+    first, second = [await inbox.put(message("j-1")) for _ in range(2)]
+    await end_as(inbox, "waiting")
+    await inbox.bury_waiting(first.key, error="it stands in the way")
+    assert (await entry_of(inbox)).key == second.key
+
+
+# --- the oldest ---
+
+
+async def test_the_oldest_is_of_what_has_not_ended(inbox):
+    assert await inbox.oldest() is None
+    for minutes in (0, 1, 2):
+        await inbox.put(transcript(f"r-{minutes}", received_at=NOON + timedelta(minutes=minutes)))
+    await end_as(inbox, "done")
+    assert await inbox.oldest() == NOON + timedelta(minutes=1)
+    await end_as(inbox, "leased")
+    assert await inbox.oldest() == NOON + timedelta(minutes=1)
+
+
 # --- erasing ---
 
 
@@ -752,7 +792,7 @@ async def test_bodies_go_after_keep_and_keys_when_both_are_over(shelf, inbox, ke
         await inbox.put(transcript(f"r-{n}"))
         await end_as(inbox, state)
     shelf.clock.now += days * 86_400
-    assert await inbox.purge(keep=keep, dedupe_for=dedupe_for) == 2 - left[1]
+    assert await inbox.purge(keep=keep, dedupe_for=dedupe_for) == Purged(bodies=2 - left[0], rows=2 - left[1])
     assert (await rows_in(inbox, bodies), await rows_in(inbox, callbacks)) == left
     assert (await inbox.put(transcript("r-0"))).outcome == ("duplicate" if left[1] else "stored")
 
@@ -771,7 +811,7 @@ async def test_the_key_of_what_was_erased_goes_in_its_time(shelf, inbox):
     await inbox.purge(keep=WEEK, dedupe_for=DAYS)
     assert await in_states(inbox) == {"erased": 1}
     shelf.clock.now += 8 * 86_400
-    assert await inbox.purge(keep=WEEK, dedupe_for=DAYS) == 1
+    assert (await inbox.purge(keep=WEEK, dedupe_for=DAYS)).rows == 1
     assert (await rows_in(inbox, callbacks), await rows_in(inbox, lanes)) == (0, 0)
 
 
@@ -780,7 +820,7 @@ async def test_what_is_not_done_is_never_purged(shelf, inbox, state):
     put = await inbox.put(transcript("r-1"))
     await end_as(inbox, state)
     shelf.clock.now += 10_000 * 86_400
-    assert await inbox.purge(keep=timedelta(0), dedupe_for=timedelta(0)) == 0
+    assert (await inbox.purge(keep=timedelta(0), dedupe_for=timedelta(0))).rows == 0
     entry, body = await inbox.get(put.key)
     assert (entry.state, body) == (state, transcript("r-1").body)
 
@@ -790,7 +830,7 @@ async def test_a_conflict_is_never_purged(shelf, inbox):
     await end_as(inbox, "done")
     put = await inbox.put(transcript("r-1", "other"))
     shelf.clock.now += 10_000 * 86_400
-    assert await inbox.purge(keep=timedelta(0), dedupe_for=timedelta(0)) == 1
+    assert (await inbox.purge(keep=timedelta(0), dedupe_for=timedelta(0))).rows == 1
     assert (await inbox.get(put.key))[1] == transcript("r-1", "other").body
 
 
@@ -799,7 +839,7 @@ async def test_many_are_purged_at_once(shelf, inbox):
     given = await claimed(inbox, 450)
     await asyncio.gather(*(inbox.settle(entry, "done", SAVED) for entry, _ in given))
     shelf.clock.now += 8 * 86_400
-    assert await inbox.purge(keep=WEEK, dedupe_for=DAYS) == 450
+    assert (await inbox.purge(keep=WEEK, dedupe_for=DAYS)).rows == 450
     assert (await rows_in(inbox, callbacks), await rows_in(inbox, bodies)) == (0, 0)
 
 

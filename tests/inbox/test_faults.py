@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, closing
 from functools import partial
+from pathlib import Path
 from typing import IO
 
 import pytest
@@ -212,6 +213,20 @@ async def test_a_row_that_cannot_be_written_leaves_the_endings_of_its_batch(dura
         await settled
         assert "no Unicode" in str((await asyncio.gather(put, return_exceptions=True))[0])
         assert await in_states(inbox) == {"done": 1}
+
+
+async def test_a_transaction_that_fails_leaves_no_file_open(durable):
+    """Else SQLite closes it when that is collected, wherever that is, and outside of the lock."""
+    async with durable.opened() as inbox:
+        refuse = "BEFORE INSERT ON dgreceiver_callback BEGIN SELECT RAISE(ABORT, 'no'); END"
+        altered(durable, f"CREATE TRIGGER refuse {refuse}")
+        with pytest.raises(InboxError):
+            await inbox.put(transcript("r-1"))
+        assert durable.path.resolve() not in open_files()
+
+
+def open_files() -> list[Path]:
+    return [file.resolve() for file in Path("/proc/self/fd").iterdir()]
 
 
 async def test_a_body_that_cannot_be_read_any_more_is_dead_and_stops_nothing(durable):

@@ -247,7 +247,7 @@ class InboxMachine(RuleBasedStateMachine):
             expires = row.state in ("done", "unhandled", "erased") and row.changed <= self.now - DEDUPE_FOR
             if expires and not self.rows[key].has_body:
                 del self.rows[key]
-        assert purged == before - len(self.rows)
+        assert purged.rows == before - len(self.rows)
 
     def is_old(self, row: Row) -> bool:
         return row.state in ("done", "unhandled") and row.changed <= self.now - KEEP

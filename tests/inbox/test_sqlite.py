@@ -23,7 +23,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, inspect
+from sqlalchemy import Engine, create_engine, event, inspect, select
 
 from dgreceiver.errors import InboxError, SetupError
 from dgreceiver.facts import DispatchTaken, Fact, InboxFailed, InboxOpened
@@ -33,7 +33,7 @@ from dgreceiver.inbox.memory import MemoryInbox
 from dgreceiver.inbox.sql import SqlInbox
 from dgreceiver.inbox.sqlite import SqliteInbox, SqliteMemory, caveat
 from dgreceiver.inbox.store import Call, Upkeep
-from dgreceiver.inbox.tables import REVISIONS, VERSION_TABLE, metadata
+from dgreceiver.inbox.tables import REVISIONS, VERSION_TABLE, callbacks, metadata
 
 from .stores import (
     FAILED,
@@ -43,10 +43,12 @@ from .stores import (
     callback,
     claimed,
     end_as,
+    ending,
     entry_of,
     in_states,
     message,
     nothing_is_due,
+    result,
     transcript,
     until,
     wholes,
@@ -128,6 +130,12 @@ async def test_nobody_else_may_read_the_files(shelf):
     assert set(modes.values()) == {"-rw-------"}
 
 
+async def test_a_file_that_was_there_keeps_its_mode(shelf):
+    shelf.path.touch(mode=0o640)
+    async with shelf.opened():
+        assert stat.filemode(shelf.path.stat().st_mode) == "-rw-r-----"
+
+
 async def test_closing_leaves_one_file_with_all_in_it_and_its_locks(shelf):
     async with shelf.opened() as inbox:
         await inbox.put(transcript("r-1"))
@@ -154,6 +162,45 @@ async def test_memory_needs_no_file(tmp_path, monkeypatch):
     assert (await entry_of(inbox)).request_id == "r-1"
     await inbox.close()
     assert list(tmp_path.iterdir()) == []
+
+
+@contextmanager
+def plans() -> Iterator[list[str]]:
+    """How SQLite finds the rows for what is run meanwhile."""
+    found: list[str] = []
+
+    def explain(connection, cursor, statement, parameters, *_):
+        steps = connection.connection.cursor().execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        found.extend(step for *_, step in steps)
+
+    event.listen(Engine, "before_cursor_execute", explain)
+    try:
+        yield found
+    finally:
+        event.remove(Engine, "before_cursor_execute", explain)
+
+
+@pytest.mark.parametrize(
+    ("call", "by"),
+    [
+        pytest.param(claimed, "dgreceiver_due (receiver=? AND due>?)", id="take over"),
+        pytest.param(SqlInbox.busy, "dgreceiver_due (receiver=? AND due<?)", id="busy"),
+        pytest.param(partial(SqlInbox.page, state="dead"), "dgreceiver_attention (receiver=? AND state=?)", id="page"),
+        pytest.param(partial(SqlInbox.replay, state="dead"), "dgreceiver_attention (receiver=?", id="replay"),
+        pytest.param(
+            partial(SqlInbox.purge, keep=DAY, dedupe_for=DAY),
+            "dgreceiver_expiring (changed>? AND changed<?)",
+            id="purge",
+        ),
+    ],
+)
+async def test_what_is_to_be_done_is_found_without_looking_at_all_that_is_kept(ready, call, by):
+    async with ready.opened() as inbox:
+        await inbox.put(transcript("r-1"))
+        with plans() as found:
+            await call(inbox)
+    assert [step for step in found if step.startswith("SCAN dgreceiver_callback")] == []
+    assert any(by in step for step in found)
 
 
 async def test_purging_gives_the_space_back(ready):
@@ -196,6 +243,44 @@ async def test_what_is_erased_is_nowhere_in_the_files(ready):
             assert (await inbox.erase(job=f"job-{n}-to-be-forgotten")).rows == 2
         found = b"".join(file.read_bytes() for file in ready.path.parent.iterdir())
         assert [secret for secret in secrets if secret.encode() in found] == []
+
+
+async def test_a_stream_and_a_long_body_that_are_erased_are_nowhere_in_the_files(ready):
+    spoken = b"a long recording, to-be-forgotten"
+    async with ready.opened() as inbox:
+        for came in (result("stream-to-be-forgotten", "one"), ending("stream-to-be-forgotten")):
+            await inbox.put(came)
+        ready.clock.now += 10
+        assert len(await worked_off(inbox)) == 3  # the whole too
+        upload = inbox.upload(audio=True)
+        await upload.write(spoken + os.urandom(100_000))
+        await inbox.put(callback(b"", job="job-to-be-forgotten", headers={"content-type": "audio/wav"}), upload=upload)
+        assert (await inbox.erase(request_id="stream-to-be-forgotten")).rows == 3
+        assert (await inbox.erase(job="job-to-be-forgotten")).rows == 1
+        found = b"".join(file.read_bytes() for file in ready.path.parent.iterdir())
+        assert b"to-be-forgotten" not in found
+
+
+async def test_of_an_erased_callback_its_key_its_kind_and_its_times_are_left(ready):
+    async with ready.opened() as inbox:
+        came = result("r-1", "one", job="j-1", path="/p", query="q", context={"a": 1}, headers={"dg-x": "y"})
+        await inbox.put(came)
+        await end_as(inbox, "dead")
+        await inbox.erase(request_id="r-1")
+        [row] = await ask(inbox, lambda connection: connection.execute(select(callbacks)).all())
+    kept = {name for name, value in row._asdict().items() if value not in (None, "", "{}", 0)}
+    assert kept == {"id", "receiver", "key", "kind", "n", "state", "received_at", "stored", "changed"}
+
+
+async def test_what_is_purged_is_overwritten_in_the_file(ready):
+    spoken = os.urandom(50_000)
+    async with ready.opened() as inbox:
+        await inbox.put(callback(spoken, headers={"content-type": "audio/wav"}))
+        await end_as(inbox, "done")
+        ready.clock.now += 2 * DAY.total_seconds()
+        assert (await inbox.purge(keep=DAY, dedupe_for=10 * DAY)).bodies == 1
+    left = ready.path.read_bytes()
+    assert [start for start in range(0, len(spoken), 1000) if spoken[start : start + 16] in left] == []
 
 
 async def test_an_erasure_says_that_a_large_file_was_not_rewritten(ready):

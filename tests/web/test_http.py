@@ -159,12 +159,24 @@ async def test_the_log_says_what_to_do_about_a_401_and_the_sender_hears_the_stat
     assert "refused 401: " in caplog.text
 
 
-async def test_a_peer_that_is_not_known_is_none():
+@pytest.mark.parametrize(
+    ("client", "peer"),
+    [
+        pytest.param(("192.0.2.1", 80), "192.0.2.1", id="an address"),
+        pytest.param(("[2001:db8::1%eth-0]", 0), "[2001:db8::1%eth-0]", id="with a zone"),
+        pytest.param(("testclient", 0), "testclient", id="a name"),
+        pytest.param(None, None, id="none"),
+        pytest.param(("\x9b2J", 0), None, id="a terminal escape"),
+        pytest.param(("192.0.2.1 200", 0), None, id="more than an address"),
+        pytest.param(("1" * 65, 0), None, id="a long text"),
+    ],
+)
+async def test_a_peer_is_an_address_or_none(client, peer):
     facts = Facts()
     receiver = new_receiver(hooks=[facts])
     async with receiver.running():
-        await Call()(receiver, a_scope("GET", client=None))
-    assert [fact.peer for fact in facts.of(CallbackRefused)] == [None]
+        await Call()(receiver, a_scope("GET", client=client))
+    assert [fact.peer for fact in facts.of(CallbackRefused)] == [peer]
 
 
 # --- bodies
@@ -316,6 +328,29 @@ async def test_who_finds_no_room_is_told_to_come_again_with_its_body_unread():
     assert [(refusal.at, refusal.reason) for refusal in refusals] == [
         (noon(), "no room for 100 bytes beside the bodies that are in flight")
     ]
+
+
+@pytest.mark.parametrize(
+    ("many", "brought"),
+    [
+        pytest.param(60, [], id="nothing"),
+        pytest.param(60, [piece(b"x" * 65_536, more=True)], id="a piece"),
+        pytest.param(15, [piece(b"x" * 300_000, more=True)], id="more than a piece at once"),
+    ],
+)
+async def test_bodies_that_announce_much_and_stall_leave_room_for_others(many, brought):
+    receiver = new_receiver(limits=Limits(in_flight=4 * MIB))
+    much = {b"content-length": b"%d" % (64 * MIB)}
+    async with receiver.running():
+        slow = [asyncio.create_task(Call(*brought)(receiver, a_scope(headers=much))) for _ in range(many)]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(2):
+            call = await Call(piece(b"{}"))(receiver, a_scope())
+        for each in slow:
+            each.cancel()
+        answers = [each for each in await asyncio.gather(*slow, return_exceptions=True) if isinstance(each, Call)]
+    assert call.status == 200
+    assert {answer.status for answer in answers} <= {408}
 
 
 def noon() -> datetime:

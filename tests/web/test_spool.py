@@ -6,6 +6,8 @@ import asyncio
 import errno
 import os
 import resource
+import stat
+import tempfile
 from datetime import UTC, datetime
 
 import pytest
@@ -125,6 +127,17 @@ async def test_a_disk_that_takes_nothing_is_an_error_and_what_came_stays():
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [each.number for each in await rest(backlog)] == list(range(6))
+
+
+async def test_what_is_put_aside_has_no_name_and_nobody_else_may_read_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    backlog, _ = a_backlog()
+    for number in range(6):
+        await backlog.add(frame(number))
+    there = os.fstat(backlog._spool._file.fileno())
+    assert (stat.filemode(there.st_mode), there.st_nlink) == ("-rw-------", 0)
+    assert (there.st_dev, list(tmp_path.iterdir())) == (tmp_path.stat().st_dev, [])
+    await rest(backlog)
 
 
 async def test_what_is_over_takes_nothing():

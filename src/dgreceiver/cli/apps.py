@@ -7,6 +7,7 @@ from functools import reduce
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from ..core.auth import Auth, NoAuth
 from ..errors import SetupError
@@ -14,8 +15,8 @@ from ..receiver import Receiver
 from .settings import PREFIX, Settings
 
 
-def receiver_of(app: str | None, given: Settings, *, auth: Auth | None = None) -> Receiver:
-    """The receiver that an app names; without one, a receiver as the settings have it.
+def receiver_of(app: str | None, given: Settings, *, auth: Auth | None = None, **own: Any) -> Receiver:
+    """The receiver that an app names; without one, a receiver as the settings have it, and with `own` settings.
 
     What the app leaves open, the settings may say.
 
@@ -28,6 +29,7 @@ def receiver_of(app: str | None, given: Settings, *, auth: Auth | None = None) -
         inbox=given.inbox or "sqlite:///dgreceiver.db",
         name=given.name or "default",
         public_url=given.public_url,
+        **own,
     )
 
 

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from textwrap import indent
+from typing import Any
+
 from rich.console import Console
+
+from ..telemetry import shown
+
+__all__ = ["WIDE", "LogFormatter", "console", "shown"]
 
 WIDE = 500  # columns: a terminal wraps what it has no room for, where a table would leave out the key
 
@@ -12,8 +20,11 @@ def console() -> Console:
     return Console(width=WIDE, soft_wrap=True, markup=False, emoji=False, highlight=False)
 
 
-def shown(text: object) -> str:
-    """A text in which nothing moves a cursor, paints, or turns the direction of reading."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in str(text)
-    )
+class LogFormatter(logging.Formatter):
+    """Log lines for a terminal. A traceback may quote what a stranger wrote: set in, it looks like no line of ours."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(shown, super().format(record).split("\n")))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        return indent(super().formatException(ei), "  ")

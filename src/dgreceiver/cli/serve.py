@@ -9,6 +9,7 @@ import typer
 
 from .. import server
 from .apps import receiver_of
+from .output import LogFormatter
 from .settings import settings
 
 FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
@@ -30,5 +31,7 @@ def serve(
     given = settings(host=host, port=port, drain=drain, reuse_port=reuse_port)
     logging.getLogger("dgreceiver").setLevel(logging.INFO)
     receiver = receiver_of(app, given)
-    logging.basicConfig(format=FORMAT, level=logging.WARNING)  # unless the app has its own idea of logging
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogFormatter(FORMAT))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)  # unless the app has its own idea of logging
     server.serve(receiver, host=given.host, port=given.port, drain=given.drain, reuse_port=given.reuse_port)

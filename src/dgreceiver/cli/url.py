@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -13,9 +11,8 @@ import typer
 from ..core.auth import Auth, BasicAuth, SignedAuth
 from ..errors import SetupError
 from .apps import receiver_of
+from .durations import duration
 from .settings import settings
-
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def url(
@@ -38,7 +35,7 @@ def url(
     auth = _auth(app, user, password_env, key_env)
     receiver = receiver_of(app, settings(public_url=public_url), auth=auth)
     given = _context(context or ())
-    typer.echo(receiver.callback_url(given, expires=_while(expires), websocket=websocket, local=local))
+    typer.echo(receiver.callback_url(given, expires=duration("--expires", expires), websocket=websocket, local=local))
 
 
 def _auth(app: str | None, user: str | None, password_env: str | None, key_env: str | None) -> Auth | None:
@@ -65,12 +62,3 @@ def _context(pairs: Sequence[str]) -> dict[str, str] | None:
             raise SetupError(f"--context {pair!r} is no NAME=VALUE")
         context[name] = value
     return context or None
-
-
-def _while(text: str) -> timedelta:
-    found = re.fullmatch(r"(\d{1,6})([smhdw])", text)
-    if found is None:
-        raise SetupError(
-            f"--expires {text!r} is no duration; write a number and one of {', '.join(_UNITS)}, such as 7d"
-        )
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})

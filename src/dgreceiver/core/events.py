@@ -31,6 +31,7 @@ from .parts import (
     Insights,
     IntentSegment,
     LiveMetadata,
+    Many,
     Metadata,
     ModelInfo,
     Number,
@@ -45,6 +46,8 @@ from .parts import (
     Words,
     errors_of,
 )
+
+MOST_PARTS = 250_000  # a day of speech has less, its words apart
 
 
 class Event(Part):
@@ -144,7 +147,7 @@ class Transcript(_Spoken, _Insightful):
     def words(self) -> Words:
         """The words of each channel's first alternative, one channel after the other."""
         best = self.results.best
-        return best[0].words if len(best) == 1 else sum((each.words for each in best), Words())
+        return best[0].words if len(best) == 1 else Words.joined(each.words for each in best)
 
     @property
     def utterances(self) -> list[Utterance]:
@@ -278,7 +281,7 @@ class LiveResult(LiveEvent):
     """
 
     channel: Channel
-    channel_index: list[Whole]  # [this channel, number of channels]
+    channel_index: Many[Whole]  # [this channel, number of channels]
     start: Number
     duration: Number
     is_final: Flag | None = None  # no later result replaces this one
@@ -298,14 +301,14 @@ class LiveResult(LiveEvent):
 class SpeechStarted(LiveEvent):
     """Somebody began to speak. Units: seconds from the beginning of the stream."""
 
-    channel: list[Whole]  # [this channel, number of channels]
+    channel: Many[Whole]  # [this channel, number of channels]
     timestamp: Number
 
 
 class UtteranceEnd(LiveEvent):
     """A gap after words. Units: seconds from the beginning of the stream; -1 without a word before."""
 
-    channel: list[Whole]  # [this channel, number of channels]
+    channel: Many[Whole]  # [this channel, number of channels]
     last_word_end: Number
 
 
@@ -325,7 +328,7 @@ class StreamMetadata(LiveEvent):
     channels: Whole | None = None
     created: str | None = None  # as sent: RFC 3339, in UTC
     sha256: str | None = None  # may be "incomplete"
-    models: list[str] | None = None
+    models: Many[str] | None = None
     model_info: dict[str, ModelInfo] | None = None  # by model id
     extra: dict[str, Any] | None = None
 
@@ -338,8 +341,8 @@ class LiveTranscript(_Spoken):
 
     text: str  # the final results in order of time, joined by a space; each channel a line
     words: Words = Words()  # one channel after the other
-    utterances: list[Utterance] = Field(default_factory=list)  # of all channels, in order of time
-    interim: list[Utterance] = Field(default_factory=list)  # heard, and never final; in none of the above
+    utterances: Many[Utterance] = Field(default_factory=list)  # of all channels, in order of time
+    interim: Many[Utterance] = Field(default_factory=list)  # heard, and never final; in none of the above
     duration: Number | None = None
     complete: Flag  # the stream's own end was seen
     revision: Whole = 0  # a straggler makes the next one
@@ -384,7 +387,22 @@ def parse(kind: str, body: bytes, headers: Mapping[str, str]) -> Event:
         return _unknown(body, None, "not JSON")
     if not isinstance(document, dict):
         return _unknown(body, document, "not a JSON object")
+    if _is_crowded(body, document):
+        return _unknown(body, document, f"more than {MOST_PARTS} objects beside words")
     return _event(kind, body, document)
+
+
+def _is_crowded(body: bytes, document: dict[str, Any]) -> bool:
+    """Whether it holds more objects than any payload, words apart: three bytes can make one, a model is a kilobyte."""
+    if body.count(b"{") <= MOST_PARTS:
+        return False
+    seen, queue = 0, list[Any]([document])
+    while queue and seen <= MOST_PARTS:
+        seen += 1
+        node = queue.pop()
+        inside = [node[name] for name in node if name != "words"] if isinstance(node, dict) else node
+        queue += (each for each in inside if isinstance(each, dict | list))
+    return seen > MOST_PARTS
 
 
 def _event(kind: str, body: bytes, document: dict[str, Any]) -> Event:

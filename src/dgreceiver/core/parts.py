@@ -5,8 +5,8 @@ A field whose default is None is None if what came does not fit its type, and wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Self, cast, overload
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated, Any, Self, TypeVar, cast, overload
 
 import msgspec
 from pydantic import (
@@ -20,6 +20,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
+T = TypeVar("T")
+
 
 class _Integral:
     """Takes 3 and 3.0 for the integer 3, and no text or truth value."""
@@ -29,9 +31,21 @@ class _Integral:
         return core_schema.chain_schema([core_schema.float_schema(strict=True), core_schema.int_schema()])
 
 
+class _FirstMisfit:
+    """Looks no further in a list than to the first entry that does not fit: of a million, that would take minutes.
+
+    pydantic's own FailFast cannot be hashed, so it is good for nothing that may be None.
+    """
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return cast("CoreSchema", {**handler(source), "fail_fast": True})
+
+
 Number = Annotated[float, Strict()]
 Whole = Annotated[int, _Integral]
 Flag = Annotated[bool, Strict()]
+Many = Annotated[list[T], _FirstMisfit]
 LATEST = 1e9  # seconds; what claims to be later is no time
 
 
@@ -157,7 +171,12 @@ class Words(Sequence[Word]):
     __hash__ = None  # type: ignore[assignment]
 
     def __add__(self, other: Words) -> Words:
-        return Words([*self._came, *other._came])
+        return Words.joined([self, other])
+
+    @classmethod
+    def joined(cls, several: Iterable[Words]) -> Words:
+        """All of these, one after the other."""
+        return cls([came for words in several for came in words._came])
 
     def __repr__(self) -> str:
         return f"Words({list(self)!r})"
@@ -177,6 +196,16 @@ def fitting(came: Sequence[Any]) -> Sequence[dict[str, Any]]:
 
 def _fits(row: object) -> bool:
     try:
+        msgspec.convert(row, _Row)
+    except msgspec.ValidationError:
+        return False
+    except UnicodeEncodeError:
+        return _is_word(row)
+    return True
+
+
+def _is_word(row: object) -> bool:
+    try:
         Word.model_validate(row)
     except ValidationError:
         return False
@@ -194,7 +223,7 @@ class Sentence(Part):
 class Paragraph(Part):
     """Sentences that belong together. Units: seconds."""
 
-    sentences: list[Sentence]
+    sentences: Many[Sentence]
     start: Number | None = None
     end: Number | None = None
     num_words: Whole | None = None
@@ -209,7 +238,7 @@ class Paragraphs(Part):
     """`transcript` is Deepgram's own layout, with speaker labels if diarised."""
 
     transcript: str | None = None
-    paragraphs: list[Paragraph] = []
+    paragraphs: Many[Paragraph] = []
 
 
 class Entity(Part):
@@ -242,11 +271,11 @@ class Segment(Part):
 
 
 class TopicSegment(Segment):
-    topics: list[Topic] = []
+    topics: Many[Topic] = []
 
 
 class IntentSegment(Segment):
-    intents: list[Intent] = []
+    intents: Many[Intent] = []
 
 
 class Sentiment(Part):
@@ -261,7 +290,7 @@ class SentimentSegment(Sentiment, Segment):
 
 
 class TopicSegments(Part):
-    segments: list[TopicSegment] | None = None
+    segments: Many[TopicSegment] | None = None
 
 
 class NestedTopics(Part):
@@ -280,7 +309,7 @@ class Topics(TopicSegments):
 
 
 class IntentSegments(Part):
-    segments: list[IntentSegment] | None = None
+    segments: Many[IntentSegment] | None = None
 
 
 class NestedIntents(Part):
@@ -299,7 +328,7 @@ class Intents(IntentSegments):
 
 
 class SentimentSegments(Part):
-    segments: list[SentimentSegment] | None = None
+    segments: Many[SentimentSegment] | None = None
     average: Sentiment | None = None
 
 
@@ -346,12 +375,12 @@ class Alternative(Part):
     transcript: str = ""
     confidence: Number | None = None
     words: Words = Words()
-    languages: list[str] | None = None
-    languages_hinted: list[str] | None = None
+    languages: Many[str] | None = None
+    languages_hinted: Many[str] | None = None
     paragraphs: Paragraphs | None = None
-    entities: list[Entity] | None = None
-    summaries: list[WordsSummary] | None = None
-    topics: list[TopicSegment] | None = None
+    entities: Many[Entity] | None = None
+    summaries: Many[WordsSummary] | None = None
+    topics: Many[TopicSegment] | None = None
 
 
 class Hit(Part):
@@ -365,12 +394,12 @@ class Hit(Part):
 
 class Search(Part):
     query: str
-    hits: list[Hit] = []
+    hits: Many[Hit] = []
 
 
 class Channel(Part):
-    alternatives: list[Alternative] = []
-    search: list[Search] | None = None
+    alternatives: Many[Alternative] = []
+    search: Many[Search] | None = None
     detected_language: str | None = None
     language_confidence: Number | None = None
 
@@ -385,7 +414,7 @@ class Utterance(Part):
     channel: Whole | None = None
     words: Words = Words()
     speaker: Whole | None = None
-    languages: list[str] | None = None
+    languages: Many[str] | None = None
     id: str | None = None
 
 
@@ -426,11 +455,11 @@ class Metadata(_Usages):
     sha256: str | None = None
     duration: Number | None = None
     channels: Whole | None = None
-    models: list[str] | None = None
+    models: Many[str] | None = None
     model_info: dict[str, ModelInfo] | None = None  # by model id
-    tags: list[str] | None = None
+    tags: Many[str] | None = None
     extra: dict[str, Any] | None = None
-    warnings: list[Notice] | None = None
+    warnings: Many[Notice] | None = None
 
 
 class LiveMetadata(Part):
@@ -462,8 +491,8 @@ class Insights(Part):
 
 
 class Results(Insights):
-    channels: list[Channel]
-    utterances: list[Utterance] | None = None
+    channels: Many[Channel]
+    utterances: Many[Utterance] | None = None
 
     @property
     def best(self) -> list[Alternative]:

@@ -83,6 +83,13 @@ class Erased(msgspec.Struct, frozen=True):
     unreached: Sequence[str] = ()
 
 
+class Purged(msgspec.Struct, frozen=True):
+    """What a purge has dropped."""
+
+    bodies: int
+    rows: int
+
+
 class Upload(Protocol):
     """A body too large to hold, stored in parts as it comes; nothing of it counts before `put`."""
 
@@ -177,6 +184,9 @@ class Inbox(Protocol):
     async def bury(self, entry: Entry, marks: Mapping[str, Mark], *, error: str) -> None:
         """End a leased callback as dead. As durable as `settle`."""
 
+    async def bury_waiting(self, key: str, *, error: str) -> bool:
+        """End a callback that waits as dead, so that its lane goes on without it; whether it waited."""
+
     async def outcome(self, key: str, *, again: bool, within: float) -> State:
         """Wait until a callback has ended or its present attempt has failed; its state by then.
 
@@ -195,6 +205,9 @@ class Inbox(Protocol):
     async def counts(self) -> Mapping[State, int]:
         """How many callbacks are in each state."""
 
+    async def oldest(self) -> datetime | None:
+        """When the oldest callback came that waits or is leased; None if there is none."""
+
     async def busy(self) -> bool:
         """Whether any callback is leased, due, or on its way in."""
 
@@ -207,7 +220,7 @@ class Inbox(Protocol):
     async def erase(self, *, request_id: str | None = None, job: str | None = None) -> Erased:
         """Remove every trace of a request or a job, but for the key that recognises its retries."""
 
-    async def purge(self, *, keep: timedelta, dedupe_for: timedelta) -> int:
+    async def purge(self, *, keep: timedelta, dedupe_for: timedelta) -> Purged:
         """Drop the bodies of done and unhandled callbacks after `keep`, rows and keys when both are over.
 
         What is waiting, leased, dead or a conflict stays, and so do the messages of a stream until its LiveTranscript

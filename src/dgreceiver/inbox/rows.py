@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import chain, compress
@@ -134,10 +135,9 @@ def run(connection: Connection, sql: str, values: Sequence[Any] = ()) -> int:
 
     Raises: what the driver raises, by the names of PEP 249.
     """
-    cursor = connection.connection.cursor()
-    cursor.execute(sql, values)
-    cursor.close()
-    return int(cursor.rowcount)
+    with closing(connection.connection.cursor()) as cursor:  # also if it fails: its statement would keep the file open
+        cursor.execute(sql, values)
+        return int(cursor.rowcount)
 
 
 @lru_cache(maxsize=256)

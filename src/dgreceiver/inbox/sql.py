@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Literal
 from uuid import uuid4
@@ -19,7 +19,7 @@ from ..errors import InboxError, SetupError
 from ..facts import DispatchTaken, Fact, Hook, InboxFailed
 from ..streams import Endings
 from . import lanes, upkeep
-from .contract import Entry, Erased, Mark, State, Stored, Upload
+from .contract import Entry, Erased, Mark, Purged, State, Stored, Upload
 from .store import Call, Claim, End, Part, Place, Put, PutAll, StepAside, Store, Upkeep, Withdraw, explain
 from .tables import callbacks, parts
 from .upkeep import is_used
@@ -143,6 +143,9 @@ class SqlInbox:
     async def bury(self, entry: Entry, marks: Mapping[str, Mark], *, error: str) -> None:
         await self._insist(End(entry, "dead", marks, error))
 
+    async def bury_waiting(self, key: str, *, error: str) -> bool:
+        return bool(await self._call(upkeep.bury_waiting, key, error, self._clock()))
+
     async def outcome(self, key: str, *, again: bool, within: float) -> State:
         state: State = "waiting"
         before = 0
@@ -168,6 +171,10 @@ class SqlInbox:
         counts: Mapping[State, int] = await self._call(upkeep.counts)
         return counts
 
+    async def oldest(self) -> datetime | None:
+        oldest: datetime | None = await self._call(upkeep.oldest)
+        return oldest
+
     async def busy(self) -> bool:
         return bool(await self._call(upkeep.busy, self._clock()))
 
@@ -181,19 +188,19 @@ class SqlInbox:
         left = await self._do(Upkeep(lambda place, connection: place.scrub(connection)))
         return Erased(rows, [*unreached, *left])
 
-    async def purge(self, *, keep: timedelta, dedupe_for: timedelta) -> int:
+    async def purge(self, *, keep: timedelta, dedupe_for: timedelta) -> Purged:
         now = self._clock()
         bodies_before = now - keep.total_seconds()
         rows_before = min(bodies_before, now - dedupe_for.total_seconds())
         await self._call(upkeep.forget_streams, bodies_before)
-        while await self._call(upkeep.purge_bodies, bodies_before):
-            pass
-        purged = 0
+        dropped_bodies, dropped_rows, since = 0, 0, 0.0
+        while ended := await self._call(upkeep.purge_bodies, since, bodies_before):
+            dropped_bodies, since = dropped_bodies + len(ended), ended[-1]
         while dropped := await self._call(upkeep.purge_rows, rows_before):
-            purged += dropped
+            dropped_rows += dropped
         await self._do(Call(lambda connection: upkeep.sweep(connection, now, rows_before)))
         await self._do(Upkeep(lambda place, connection: place.shrink(connection)))
-        return purged
+        return Purged(dropped_bodies, dropped_rows)
 
     def _call(self, work: Callable[..., Any], *args: Any) -> Awaitable[Any]:
         return self._do(Call(lambda connection: work(connection, self._receiver, *args)))
@@ -252,4 +259,4 @@ def _which(**wanted: str | None) -> ColumnElement[bool]:
     if len(given) != 1:
         raise SetupError(f"say which by exactly one of {', '.join(f'{name}=' for name in wanted)}")
     [(name, value)] = given.items()
-    return callbacks.c[name] == value
+    return upkeep.in_state(value) if name == "state" else callbacks.c[name] == value

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
 from hashlib import sha256
+from io import FileIO
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -24,9 +25,10 @@ from .rows import run
 from .sql import SqlInbox
 from .tables import REVISIONS, VERSION_TABLE, metadata
 
-MIN_FREE = 128 * 1024 * 1024  # bytes left on the disk below which nothing new is taken
-LOG_LIMIT = 64 * 1024 * 1024
-VACUUM_UP_TO = 256 * 1024 * 1024  # bytes that are rewritten in a second or two
+MIB = 1024 * 1024
+MIN_FREE = 128 * MIB  # bytes left on the disk below which nothing new is taken
+LOG_LIMIT = 64 * MIB
+VACUUM_UP_TO = 256 * MIB  # bytes that are rewritten in a second or two
 PAGES_AT_ONCE = 4096  # that one shrink gives back
 MOUNTS = Path("/proc/self/mountinfo")
 
@@ -62,6 +64,7 @@ class SqliteFile:
 
     def __init__(self, path: Path, *, receiver: str, emit: Hook) -> None:
         self._path = path.absolute()
+        self._log = self._path.with_name(f"{self._path.name}-wal")
         if not self._path.parent.is_dir():
             raise SetupError(f"the folder of the inbox does not exist: {self._path.parent}; make it, or name another")
         owner = f"{self._path.name}.owner-{sha256(receiver.encode()).hexdigest()[:8]}"
@@ -73,6 +76,7 @@ class SqliteFile:
         emit(InboxOpened(str(self._path), caveat(self._path)))
 
     def connect(self) -> Connection:
+        self._write_log_again()
         return self._engine.connect()
 
     def own(self) -> bool:
@@ -111,7 +115,11 @@ class SqliteFile:
         else:
             left.append("pieces of short texts in the free space of the file, until the next VACUUM")
         busy, *_ = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
-        return [*left, "the write-ahead log, which another process is reading"] if busy else left
+        if busy:
+            return [*left, "the write-ahead log, which another process is reading"]
+        with self._log.open("rb") as log:
+            os.fsync(log.fileno())  # SQLite does not mind if a power cut brings it back
+        return left
 
     def shrink(self, connection: Connection) -> None:
         connection.connection.cursor().executescript(f"PRAGMA incremental_vacuum({PAGES_AT_ONCE})")  # to its end
@@ -133,7 +141,29 @@ class SqliteFile:
             self.close()
             raise
 
+    def _write_log_again(self) -> None:
+        """Bring to the disk what SQLite is about to take from the log as committed.
+
+        The disk may have less: of a process that was killed before its sync, or whose sync failed. Another sync
+        would not do, for Linux says once that it could not write a page, and takes it as written from then on.
+
+        Source: https://wiki.postgresql.org/wiki/Fsync_Errors
+        """
+        if not self._log.exists() or self._log.stat().st_size == 0:
+            return
+        connecting = closing(sqlite3.connect(self._path, isolation_level=None))
+        with connecting as connection, self._log.open("r+b", buffering=0) as log:
+            connection.execute("BEGIN IMMEDIATE")  # no tool that does not know our lock writes there meanwhile
+            _write_again(log)
+            try:
+                os.fdatasync(log.fileno())
+            except OSError:
+                _write_again(log)  # for SQLite, which syncs it once more as it closes, and believes that
+                raise
+            connection.execute("COMMIT")
+
     def _bring_up_to_date(self) -> None:
+        self._write_log_again()
         version = self._version()
         self._path.touch(mode=0o600)
         if version != REVISIONS[-1]:
@@ -240,6 +270,13 @@ def _file_system(path: Path, mounts: Path) -> str | None:
     mounted = [(fields[4], line.split(" - ")[1].split()[0]) for line in lines if (fields := line.split())]
     around = [(len(point), kind) for point, kind in mounted if path.is_relative_to(point)]
     return max(around)[1] if around else None
+
+
+def _write_again(file: FileIO) -> None:
+    file.seek(0)
+    while piece := file.read(MIB):
+        file.seek(-len(piece), os.SEEK_CUR)
+        file.write(piece)
 
 
 def _engine(url: str, *, poolclass: Any) -> Engine:

@@ -91,7 +91,7 @@ _TAKE_LEASES = (
 # What was to wait when the clock was another: no longer than it was to wait then.
 _CLIP_WAITS = (
     update(callbacks)
-    .where(_c.receiver == bindparam("me"), text(WAITING), _c.due > bindparam("now") + (_c.due - _c.changed))
+    .where(_c.receiver == bindparam("me"), text(WAITING), _c.due > bindparam("now"), _c.changed > bindparam("now"))
     .values(due=bindparam("now") + (_c.due - _c.changed))
 )
 _LEASED_BY = select(_c.id).where(text(_LEASED), _c.lease == bindparam("incarnation"))

@@ -112,12 +112,14 @@ _c = callbacks.c
 WAITING = "state = 'waiting'"
 OPEN = "state IN ('waiting', 'leased')"
 EXPIRING = "state IN ('done', 'unhandled', 'erased')"
+ATTENTION = "state IN ('dead', 'conflict', 'unhandled')"
 _partial("due", _c.receiver, _c.due, _c.id, where=WAITING)
 _partial("leased", _c.receiver, where="state = 'leased'")
 _partial("lane_order", _c.lane, _c.n, where=f"lane IS NOT NULL AND {OPEN}")
 _partial("expiring", _c.changed, where=EXPIRING)
-_partial("attention", _c.receiver, _c.state, _c.id, where="state IN ('dead', 'conflict', 'unhandled')")
+_partial("attention", _c.receiver, _c.state, _c.id, where=ATTENTION)
 _partial("weak", _c.weak, where="weak IS NOT NULL")
 _partial("request", _c.request_id, where="request_id IS NOT NULL")
 _partial("job", _c.job, where="job IS NOT NULL")
+_partial("upload", _c.upload, where="upload IS NOT NULL")
 _partial("lane_rows", _c.lane, _c.stream, _c.n, where="lane IS NOT NULL")

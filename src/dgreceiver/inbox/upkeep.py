@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, case, delete, exists, func, or_, select, text, update
@@ -10,13 +11,14 @@ from sqlalchemy import ColumnElement, Connection, and_, case, delete, exists, fu
 from ..streams import WHOLE
 from .contract import Entry, Mark, State
 from .rows import ENTRY, advance, entry_of, marks_as_json, marks_of, read_body
-from .tables import EXPIRING, WAITING, bodies, callbacks, lanes, parts, streams
+from .tables import ATTENTION, EXPIRING, OPEN, WAITING, bodies, callbacks, lanes, parts, streams
 
 SWEEP_AFTER = 3600.0  # seconds after which parts without a row are an upload that was cut off
 AT_ONCE = 200  # rows that one statement reads or drops
 
 _c = callbacks.c
 ENDED: tuple[State, ...] = ("done", "unhandled", "dead", "conflict")
+NOTABLE: tuple[State, ...] = ("dead", "conflict", "unhandled")
 _has_body = or_(
     exists().where(bodies.c.id == _c.id),
     exists().where(parts.c.upload == _c.upload),
@@ -51,10 +53,16 @@ def hasten(connection: Connection, receiver: str, key: str, now: float) -> tuple
 def page(connection: Connection, receiver: str, state: State | None, before: int | None, limit: int) -> list[Entry]:
     wanted = select(*ENTRY).where(_c.receiver == receiver).order_by(_c.id.desc()).limit(min(limit, AT_ONCE))
     if state is not None:
-        wanted = wanted.where(_c.state == state)
+        wanted = wanted.where(in_state(state))
     if before is not None:
         wanted = wanted.where(_c.id < before)
     return [entry_of(row) for row in connection.execute(wanted)]
+
+
+def in_state(state: str) -> ColumnElement[bool]:
+    """In this state; what is to be looked at is found without looking at all that is kept."""
+    mine = _c.state == state
+    return and_(text(ATTENTION), mine) if state in NOTABLE else mine
 
 
 def counts(connection: Connection, receiver: str) -> dict[State, int]:
@@ -64,12 +72,28 @@ def counts(connection: Connection, receiver: str) -> dict[State, int]:
     return {row.state: row.n for row in rows}
 
 
+def oldest(connection: Connection, receiver: str) -> datetime | None:
+    """When the oldest callback came that has not ended."""
+    wanted = select(func.min(_c.received_at)).where(_c.receiver == receiver, text(OPEN))
+    came: float | None = connection.execute(wanted).scalar()
+    return None if came is None else datetime.fromtimestamp(came, UTC)
+
+
 def busy(connection: Connection, receiver: str, now: float) -> bool:
     mine = select(_c.id).where(_c.receiver == receiver)
     due = exists(mine.where(text(WAITING), _c.due <= now))
     leased = exists(mine.where(text("state = 'leased'")))
     ended = exists().where(_s.receiver == receiver, _s.holder.is_(None), _s.ends.is_not(None), _s.ends <= now)
     return bool(connection.execute(select(or_(due, leased, ended))).scalar())
+
+
+def bury_waiting(connection: Connection, receiver: str, key: str, error: str, now: float) -> bool:
+    """Give up a callback that waits; whether it did."""
+    waits = (_c.receiver == receiver, _c.key == key, text(WAITING))
+    dead = {"state": "dead", "due": None, "error": error, "changed": now}
+    buried = connection.execute(update(callbacks).where(*waits).values(**dead).returning(_c.lane)).all()
+    advance(connection, {row.lane for row in buried if row.lane})
+    return bool(buried)
 
 
 def replay(connection: Connection, receiver: str, which: ColumnElement[bool], now: float) -> int:
@@ -167,18 +191,22 @@ def forget_streams(connection: Connection, receiver: str, before: float) -> None
     connection.execute(delete(streams).where(*over))
 
 
-def purge_bodies(connection: Connection, receiver: str, before: float) -> int:
-    """Drop some bodies of callbacks that ended before then and have nothing more to do; how many."""
+def purge_bodies(connection: Connection, receiver: str, since: float, before: float) -> list[float]:
+    """Drop some bodies of callbacks that ended between then and then, and have nothing more to do.
+
+    When each had ended: whoever goes on from the last does not look anew at all that has been emptied.
+    """
     old = (
-        select(_c.id, _c.upload)
-        .where(_c.receiver == receiver, text("state IN ('done', 'unhandled')"), _c.changed <= before, _has_body)
+        select(_c.id, _c.upload, _c.changed)
+        .where(_c.receiver == receiver, text(EXPIRING), _c.changed.between(since, before), _has_body)
         .where(or_(_c.stream.is_(None), ~_of_a_stream))
+        .order_by(_c.changed)
         .limit(AT_ONCE)
     )
     rows = connection.execute(old).all()
     connection.execute(delete(bodies).where(bodies.c.id.in_([row.id for row in rows])))
     connection.execute(delete(parts).where(parts.c.upload.in_([row.upload for row in rows if row.upload])))
-    return len(rows)
+    return [row.changed for row in rows]
 
 
 def purge_rows(connection: Connection, receiver: str, before: float) -> int:

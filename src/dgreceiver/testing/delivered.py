@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Coroutine, Generator, Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import Any
 
 from ..core.auth import SignedAuth
 from ..core.callbacks import Callback, Label, identify
@@ -122,41 +123,46 @@ def _in_loop() -> bool:
 
 
 def _run_here(handlers: Sequence[Handler], event: Event, delivery: Delivery) -> None:
-    """A plain function is called with no loop about it: it may start one, and use what belongs to this thread."""
-    failed: list[tuple[str, Exception]] = []
-    for handler in handlers:
-        try:
-            answer = handler.call(*handler.arguments(event, delivery))
-            if inspect.isawaitable(answer):
-                with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:  # the thread's own loop is let be
-                    runner.run(_awaited(answer))
-        except Exception as error:  # a handler may raise anything; the others are to run
-            failed.append((handler.name, error))
-    if failed:
-        _raise(failed)
+    _raise(handlers, [_call_here(handler, event, delivery) for handler in handlers])
 
 
-async def _run(handlers: Sequence[Handler], event: Event, delivery: Delivery) -> None:
-    threads, failed = Threads(), list[tuple[str, Exception]]()
-    for handler in handlers:
-        arguments = handler.arguments(event, delivery)
-        try:
-            answer = handler.call(*arguments) if handler.is_async else await threads.run(handler.call, *arguments)
-            if inspect.isawaitable(answer):
-                await answer
-        except Exception as error:  # likewise
-            failed.append((handler.name, error))
-    threads.close()
-    if failed:
-        _raise(failed)
+def _call_here(handler: Handler, event: Event, delivery: Delivery) -> Exception | None:
+    """What a handler raises. A plain one has no loop about it: it may start one, and use what belongs to the thread."""
+    try:
+        answer = handler.call(*handler.arguments(event, delivery))
+        if inspect.isawaitable(answer):
+            with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:  # the thread's own loop is let be
+                runner.run(_awaited(answer))
+    except Exception as error:  # a handler may raise anything; the others are to run
+        return error
+    return None
 
 
 async def _awaited(answer: Awaitable[Any]) -> None:
     await answer
 
 
-def _raise(failed: Sequence[tuple[str, Exception]]) -> NoReturn:
-    if len(failed) == 1:
-        raise failed[0][1]
-    names = ", ".join(name for name, _ in failed)
-    raise ExceptionGroup(f"{len(failed)} handlers failed: {names}", [error for _, error in failed])
+async def _run(handlers: Sequence[Handler], event: Event, delivery: Delivery) -> None:
+    with closing(Threads()) as threads:
+        _raise(handlers, [await _call(handler, event, delivery, threads) for handler in handlers])
+
+
+async def _call(handler: Handler, event: Event, delivery: Delivery, threads: Threads) -> Exception | None:
+    """What a handler raises that runs as in production."""
+    arguments = handler.arguments(event, delivery)
+    try:
+        answer = handler.call(*arguments) if handler.is_async else await threads.run(handler.call, *arguments)
+        if inspect.isawaitable(answer):
+            await answer
+    except Exception as error:  # likewise
+        return error
+    return None
+
+
+def _raise(handlers: Sequence[Handler], raised: Sequence[Exception | None]) -> None:
+    """Raise what they have raised, if any has."""
+    failed = {handler.name: error for handler, error in zip(handlers, raised, strict=True) if error is not None}
+    if len(failed) > 1:
+        raise ExceptionGroup(f"{len(failed)} handlers failed: {', '.join(failed)}", [*failed.values()])
+    for error in failed.values():
+        raise error

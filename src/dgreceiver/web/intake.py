@@ -17,7 +17,7 @@ from ..core.retry import seconds
 from ..errors import Disconnected, Empty, Encoded, SetupError, TooLarge, TooSlow, Unauthorized, Unfinished
 from ..facts import CallbackStored, Hook, URLReused, WeakIdentity
 from ..inbox.contract import Inbox, Stored, Upload
-from .room import PATIENCE, Lease, Room
+from .room import PATIENCE, PIECE, Lease, Room
 from .spool import Frame
 from .watch import Watch
 
@@ -131,8 +131,8 @@ class Intake:
         )
         self._emit = emit
         self._now = now
-        self._room = Room(limits.in_flight, patience=patience)
-        self._strangers_room = Room(limits.in_flight // STRANGERS, patience=patience)
+        self._room = Room(limits.in_flight, end=self._watch.end, patience=patience)
+        self._strangers_room = Room(limits.in_flight // STRANGERS, end=self._watch.end, patience=patience)
         self._jobs: OrderedDict[str, str] = OrderedDict()
 
     async def take(self, arrival: Arrival) -> Stored:
@@ -146,9 +146,7 @@ class Intake:
             raise Unauthorized(_why_unauthorized(arrival.headers, RETRIES))
         head = read_head(arrival.headers)
         limit = self._limit(head)
-        lease = await (self._room if admission else self._strangers_room).take(
-            PART if head.length is None else head.length
-        )
+        lease = (self._room if admission else self._strangers_room).lease()
         try:
             body, upload = await self._read(arrival.read, head, limit, lease)
             admission = admission or self._admit_body(body)
@@ -203,19 +201,23 @@ class Intake:
 
     async def _read(self, read: Read, head: Head, limit: int, lease: Lease) -> tuple[bytes, Upload | None]:
         """Read a body, bounded in bytes and seconds; what is long goes into the inbox as it comes."""
+        await lease.ahead(_ahead(head, 0))
         deadline = self._watch.deadline()
         try:
             piece, more = await self._watch.over(read, deadline)
         except (TooSlow, Disconnected) as error:
             raise _with_cause(error, head) from None
-        if piece and not more and len(piece) <= min(limit, lease.size):
+        lease.came(len(piece))
+        if piece and not more and len(piece) <= min(limit, PART):
             return piece, None  # the usual body, whole at once
-        body = _Body(None if self._auth.reads_body else self._inbox, audio=head.is_audio)
+        body = _Body(None if self._auth.reads_body else self._inbox, lease, audio=head.is_audio)
         try:
-            await self._grow(body, piece, limit, lease)
+            await body.add(piece, limit)
             while more:
+                await lease.ahead(_ahead(head, body.size))
                 piece, more = await self._watch.over(read, deadline)
-                await self._grow(body, piece, limit, lease)
+                lease.came(len(piece))
+                await body.add(piece, limit)
             if body.size == 0 and (head.length or not _may_be_empty(head)):
                 raise Empty(
                     "empty body; something before us read or redirected it: a body parser, a 301/307, or a proxy limit"
@@ -224,14 +226,6 @@ class Intake:
         except BaseException:
             await body.discard()
             raise
-
-    async def _grow(self, body: _Body, piece: bytes, limit: int, lease: Lease) -> None:
-        size = body.size + len(piece)
-        if size > limit:
-            raise TooLarge(f"the body is over the limit of {limit} bytes; see Limits")
-        if size > lease.size:
-            await lease.grow(max(PART, size - lease.size))
-        await body.add(piece)
 
     def _admit_body(self, body: bytes) -> Admission:
         admission = self._auth.admit_body(body)
@@ -282,32 +276,40 @@ class Intake:
 class _Body:
     """A body as it grows; from `PART` on it goes into the inbox in parts, if it may."""
 
-    def __init__(self, inbox: Inbox | None, *, audio: bool) -> None:
+    def __init__(self, inbox: Inbox | None, lease: Lease, *, audio: bool) -> None:
         self._inbox = inbox
+        self._lease = lease
         self._audio = audio
         self._pieces: list[bytes] = []
         self._held = 0
         self._upload: Upload | None = None
         self.size = 0
 
-    async def add(self, piece: bytes) -> None:
+    async def add(self, piece: bytes, limit: int) -> None:
         self._pieces.append(piece)
         self._held += len(piece)
         self.size += len(piece)
+        if self.size > limit:
+            raise TooLarge(f"the body is over the limit of {limit} bytes; see Limits")
         if self._held > PART and self._inbox is not None:
             self._upload = self._upload or self._inbox.upload(audio=self._audio)
-            await self._upload.write(self._taken())
+            await self._store_part(self._upload)
 
     async def end(self) -> tuple[bytes, Upload | None]:
         if self._upload is None:
             return self._taken(), None
         if self._held:
-            await self._upload.write(self._taken())
+            await self._store_part(self._upload)
         return b"", self._upload
 
     async def discard(self) -> None:
         if self._upload is not None:
             await self._upload.discard()
+
+    async def _store_part(self, upload: Upload) -> None:
+        size = self._held
+        await upload.write(self._taken())
+        self._lease.let_go(size)
 
     def _taken(self) -> bytes:
         pieces, self._pieces, self._held = self._pieces, [], 0
@@ -333,6 +335,11 @@ def read_head(headers: Headers) -> Head:
 def declared_length(raw_value: bytes) -> int | None:
     """The bytes that a Content-Length says; None if it is no number."""
     return int(raw_value[:20]) if raw_value.isdigit() else None  # int() refuses digits without end
+
+
+def _ahead(head: Head, size: int) -> int:
+    """The bytes to expect of the next read, when so many have come."""
+    return PIECE if head.length is None else min(PIECE, max(0, head.length - size))
 
 
 def _may_be_empty(head: Head) -> bool:

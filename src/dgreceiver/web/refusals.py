@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from ..errors import DgreceiverError
 from ..facts import CallbackRefused, Hook
 
 KEPT = 200
+ADDRESS = re.compile(r"[\w.:%\[\]-]{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,6 @@ def refuse(refusals: Refusals, scope: Scope, error: DgreceiverError, *, emit: Ho
 
 
 def peer_of(scope: Scope) -> str | None:
-    """The address that called, if the server knows it."""
+    """The address that called, if the server knows it: behind a proxy, what a header says, so it may be anything."""
     client = scope.get("client")
-    return client[0] if client else None
+    return client[0] if client and ADDRESS.fullmatch(client[0]) else None

@@ -60,6 +60,7 @@ def upgrade() -> None:
     partial("dgreceiver_lane_rows", ["lane", "stream", "n"], "lane IS NOT NULL")
     partial("dgreceiver_leased", ["receiver"], "state = 'leased'")
     partial("dgreceiver_request", ["request_id"], "request_id IS NOT NULL")
+    partial("dgreceiver_upload", ["upload"], "upload IS NOT NULL")
     partial("dgreceiver_weak", ["weak"], "weak IS NOT NULL")
     op.create_table(
         "dgreceiver_lane",

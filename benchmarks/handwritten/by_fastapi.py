@@ -23,16 +23,21 @@ async def deepgram(sent: Annotated[HTTPBasicCredentials, Depends(HTTPBasic())]) 
         raise HTTPException(401)
 
 
-def app_with(path: Path, *, exclusive: bool) -> FastAPI:
-    """An app that keeps callbacks in `path`; `exclusive`: one request at a time is between INSERT and COMMIT."""
+def app_in(folder: Path, *, exclusive: bool) -> FastAPI:
+    """An app that keeps callbacks in a file of the folder.
+
+    `exclusive`: one request at a time is between INSERT and COMMIT.
+    """
     lock = asyncio.Lock() if exclusive else nullcontext()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with aiosqlite.connect(path) as database:
+        async with aiosqlite.connect(folder / "inbox.db") as database:
             await database.execute("PRAGMA journal_mode=WAL")
             await database.execute("PRAGMA synchronous=FULL")
-            await database.execute("CREATE TABLE callback (request_id TEXT PRIMARY KEY, body BLOB NOT NULL)")
+            await database.execute(
+                "CREATE TABLE IF NOT EXISTS callback (request_id TEXT PRIMARY KEY, body BLOB NOT NULL)"
+            )
             await database.commit()
             app.state.database = database
             yield

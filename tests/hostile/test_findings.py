@@ -1,0 +1,22 @@
+"""Each fuzz target holds for what the fuzzer begins with, and for all that it has found."""
+
+from __future__ import annotations
+
+import pytest
+
+from .targets import TARGETS, seeds
+
+FINDINGS = [
+    pytest.param("identify", b"", id="nothing"),
+]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_a_fuzzer_begins_with_breaks_nothing(target):
+    for seed in seeds(target):
+        TARGETS[target](seed)
+
+
+@pytest.mark.parametrize(("target", "data"), FINDINGS)
+def test_what_a_fuzzer_found_breaks_nothing_any_more(target, data):
+    TARGETS[target](data)
