@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
@@ -31,6 +32,7 @@ from dgreceiver.inbox.locks import FileLock
 from dgreceiver.inbox.memory import MemoryInbox
 from dgreceiver.inbox.sql import SqlInbox
 from dgreceiver.inbox.sqlite import BOOT, SqliteFile, SqliteInbox, SqliteMemory, caveat
+from dgreceiver.inbox.store import Call, Upkeep
 from dgreceiver.inbox.tables import REVISIONS, VERSION_TABLE, callbacks, metadata
 
 from .stores import (
@@ -556,8 +558,13 @@ async def held_up(ready: Shelf) -> AsyncIterator[tuple[SqlInbox, subprocess.Pope
     async with ready.opened(patience=0.5) as inbox:
         await inbox.put(transcript("before"))
         with process("stop", ready.path) as other:
-            await heard(other, "ready")
+            await stopped(other)
             yield inbox, other
+
+
+async def stopped(running: subprocess.Popen[str]) -> None:
+    await heard(running, "ready")
+    await until(lambda: Path(f"/proc/{running.pid}/stat").read_text().split()[2] == "T")
 
 
 def failures(shelf: Shelf) -> list[InboxFailed]:
@@ -570,14 +577,15 @@ async def test_who_stores_while_a_stopped_process_holds_the_lock_is_sent_away_an
         puts = [inbox.put(transcript(f"r-{n}"), release=lambda: released.append("it")) for n in range(3)]
         writing = inbox.upload(audio=False).write(b"part")
         frames = inbox.put_frames([callback(connection="c-1", frame=0)])
-        said = await asyncio.gather(*puts, writing, frames, inbox.counts(), return_exceptions=True)
+        shrinking = inbox._do(Upkeep(lambda place, connection: place.shrink(connection)))
+        said = await asyncio.gather(*puts, writing, frames, shrinking, inbox.counts(), return_exceptions=True)
         assert {str(each)[:28] for each in said} == {"nothing could be written for"}
         begun = time.monotonic()
         for _ in range(3):
             with pytest.raises(InboxError, match="state T in ps"):
                 await inbox.put(transcript("later"), release=lambda: released.append("it"))
         assert time.monotonic() - begun < 0.4
-        assert [fact.waiting for fact in failures(ready)] == [6]
+        assert [fact.waiting for fact in failures(ready)] == [7]
         assert len(released) == 6
         other.send_signal(signal.SIGCONT)
         await until(partial(stores, inbox, "again"))
@@ -595,7 +603,7 @@ async def test_what_ends_or_waits_for_something_to_do_waits_for_a_stopped_proces
         other.send_signal(signal.SIGCONT)
         entry = await entry_of(inbox)
         with process("stop", ready.path) as another:
-            await heard(another, "ready")
+            await stopped(another)
             ends = asyncio.ensure_future(inbox.settle(entry, "done", SAVED))
             claim = asyncio.ensure_future(claimed(inbox))
             with pytest.raises(InboxError):
@@ -608,11 +616,27 @@ async def test_what_ends_or_waits_for_something_to_do_waits_for_a_stopped_proces
     assert len(failures(ready)) == 1
 
 
+async def test_what_has_been_begun_is_seen_through(ready):
+    there, go = threading.Event(), threading.Event()
+
+    def hold(_: object) -> bool:
+        there.set()
+        return go.wait(10)
+
+    async with ready.opened(patience=0.3) as inbox:
+        begun = inbox._do(Call(hold))
+        await asyncio.to_thread(there.wait, 10)
+        with pytest.raises(InboxError):
+            await inbox.put(transcript("r-1"))
+        go.set()
+        assert await begun
+
+
 async def test_a_second_stop_is_told_of_again(ready):
     async with ready.opened(patience=0.3) as inbox:
         for n in range(2):
             with process("stop", ready.path) as other:
-                await heard(other, "ready")
+                await stopped(other)
                 with pytest.raises(InboxError):
                     await inbox.put(transcript("r-1"))
             await until(partial(stores, inbox, f"after {n}"))

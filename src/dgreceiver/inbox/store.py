@@ -456,7 +456,7 @@ class Store:
         elif isinstance(job, StepAside):
             self._step_aside()
         else:
-            self._attempt([job], _call)
+            self._attempt([job], lambda connection, left: job.run(connection) if left else None)
 
     def _maintain(self, job: Upkeep) -> None:
         try:
@@ -738,12 +738,6 @@ class Store:
         mine = connection.execute(_LEASED_BY, {"incarnation": self._incarnation}).scalars()
         astray = [id_ for id_ in mine if id_ not in self._out]
         connection.execute(_GIVE_BACK, {"ids": astray, "now": self._clock()})
-
-
-def _call(connection: Connection, jobs: Sequence[Job]) -> None:
-    for job in jobs:
-        if isinstance(job, Call):
-            job.run(connection)
 
 
 def _packed(items: Sequence[Kept]) -> Iterator[tuple[Kept, Packed]]:

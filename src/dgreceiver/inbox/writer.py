@@ -8,7 +8,7 @@ who can come again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -57,11 +57,12 @@ def begin(jobs: Sequence[Job]) -> Sequence[Job]:
     return left
 
 
-def _give_up(job: Job, error: InboxError) -> bool:
+def drop(job: Job, why: str) -> bool:
     """Decide that a job will not be done, unless it has been begun."""
     with _handing:
         if not job.begun:
-            job.error = error
+            job.error = InboxError(why)
+            job.let_go()
         return not job.begun
 
 
@@ -94,7 +95,7 @@ class Writer:
         self._waiting: set[Job] = set()  # less those that are patient
         self._turns = 0  # of the thread
         self._looks = 0  # since it has taken one
-        self._error: InboxError | None = None  # while it does not get on
+        self._why: str | None = None  # it does not get on
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
@@ -113,11 +114,11 @@ class Writer:
         job.future, job.release = self._loop.create_future(), release
         if job.patient:
             self._queue.put(job)
-        elif self._error is None:
+        elif self._why is None:
             self._waiting.add(job)
             self._queue.put(job)
         else:
-            self._send_away([job], self._error)
+            self._send_away([job], self._why)
         return job.future
 
     def tell(self, job: Job) -> None:
@@ -128,6 +129,7 @@ class Writer:
         """Do what waits, then end the thread."""
         self._queue.put(None)
         await self._ended
+        self._looking.cancel()
 
     def _run(self) -> None:
         going = True
@@ -176,14 +178,12 @@ class Writer:
     # --- when it does not get on
 
     def _look_again(self) -> None:
-        self._loop.call_later(self._patience / LOOKS, self._look, self._turns)
+        self._looking = self._loop.call_later(self._patience / LOOKS, self._look, self._turns)
 
     def _look(self, turns: int) -> None:
         """Look whether the thread has taken a turn since the last time, or nobody waits for it to."""
-        if self._ended.done():
-            return
-        if turns != self._turns or not (self._waiting or self._error):
-            self._looks, self._error = 0, None
+        if turns != self._turns or not (self._waiting or self._why):
+            self._looks, self._why = 0, None
         else:
             self._looks += 1
         if self._looks >= LOOKS:
@@ -192,18 +192,17 @@ class Writer:
 
     def _give_up(self) -> None:
         """Send away who can come again, and all who come until it gets on."""
-        error = self._error or InboxError(
+        why = (
             f"nothing could be written for {self._patience:g} s: the disk hangs, or a stopped process holds the lock "
             "of the inbox; find it (state T in ps), and end it or let it go on"
         )
-        left = [job for job in self._waiting if _give_up(job, error)]
-        if self._error is None:
-            self._error = error
-            self._stuck(error, len(left))
-        self._send_away(left, error)
+        left = self._send_away(self._waiting, why)
+        if self._why is None:
+            self._why = why
+            self._stuck(InboxError(why), left)
 
-    def _send_away(self, jobs: Sequence[Job], error: InboxError) -> None:
-        for job in jobs:
-            job.error = error
-            job.let_go()
-        self._wake(jobs)
+    def _send_away(self, jobs: Collection[Job], why: str) -> int:
+        """Tell those of whose jobs nothing has been begun; how many."""
+        dropped = [job for job in jobs if drop(job, why)]
+        self._wake(dropped)
+        return len(dropped)
