@@ -155,7 +155,14 @@ def test_what_deepgram_refuses_is_refused_before(url, message, local):
         check(url, local=local)
 
 
-@pytest.mark.parametrize("url", ["https://me:fake-password@hooks.example.com:5000/", "ftp://fake-password@x.example/"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://me:fake-password@hooks.example.com:5000/",
+        "ftp://fake-password@x.example/",
+        "https:/me:fake-password@hooks.example.com/?to=https://x.example",
+    ],
+)
 def test_a_message_never_holds_the_credentials_that_were_put_into_a_url(url):
     with pytest.raises(SetupError) as refused:
         check(url)

@@ -180,7 +180,7 @@ def fuzz_urls(data: bytes) -> None:
 def is_silent(url: str, message: str) -> bool:
     """Whether a message keeps what stands between the slashes and the @, where a password is."""
     userinfo = url.partition("://")[2].partition("/")[0].rpartition("@")[0]
-    return len(userinfo) < 8 or userinfo not in message
+    return len(userinfo) <= urls.LONGEST_SCHEME or userinfo not in message
 
 
 def fuzz_frames(data: bytes) -> None:

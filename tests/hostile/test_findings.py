@@ -7,7 +7,10 @@ import pytest
 from .targets import TARGETS, seeds
 
 FINDINGS = [
-    pytest.param("identify", b"", id="nothing"),
+    pytest.param("urls", b"http.1%s://%s@%s" % (3 * (b"Z" * 12,)), id="what is no scheme was shown as one"),
+    pytest.param(
+        "urls", b"https:/deepgram:fake-password@a.b/?to=https://deepgram:fake-password@c", id="a password in it"
+    ),
 ]
 
 

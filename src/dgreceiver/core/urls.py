@@ -15,6 +15,7 @@ from .retry import seconds
 # Source: https://developers.deepgram.com/docs/callback
 SCHEMES = ("http", "https", "ws", "wss")
 PORTS = (80, 443, 8080, 8443)
+LONGEST_SCHEME = 10  # characters of one that is shown
 
 _SOCKET = {"http": "ws", "https": "wss"}
 _LOCAL_NAMES = ("localhost", "local", "internal")  # themselves and all below them
@@ -108,7 +109,7 @@ def _split(public_url: str) -> SplitResult:
     if any(character in " \\" or not character.isprintable() for character in public_url):
         raise SetupError("public_url holds a space, a backslash or a control character; percent-encode it")
     scheme, mark, _ = public_url.partition("://")
-    if not mark:
+    if not mark or not _is_word(scheme):
         raise SetupError(f"public_url has no scheme; write all of it, {_EXAMPLE}")
     if scheme.lower() not in SCHEMES:
         raise SetupError(f"callback scheme {scheme} is not one Deepgram calls; use https, http, wss or ws")
@@ -118,6 +119,11 @@ def _split(public_url: str) -> SplitResult:
     except ValueError:
         raise SetupError(f"public_url has a host or port that cannot be read; write it {_EXAMPLE}") from None
     return parts
+
+
+def _is_word(scheme: str) -> bool:
+    """Whether it may be shown: of `https:/user:password@…?to=https://…` all before the second one is no scheme."""
+    return scheme.isalpha() and len(scheme) <= LONGEST_SCHEME
 
 
 def _host(parts: SplitResult) -> str:
