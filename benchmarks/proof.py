@@ -13,7 +13,7 @@ from running import Bench, serving, wait_until
 from servers import SERVERS
 
 SIZE = 5_000
-DELAY = 100.0  # milliseconds
+DELAY = 300.0  # milliseconds
 PATIENCE = 5.0  # seconds
 CONNECTIONS = 16
 
@@ -38,7 +38,7 @@ def _is_durable(bench: Bench, server: str) -> bool | None:
     if bench.shim is None:
         return None
     with bench.room() as folder, serving(server, bench, folder, seconds=PATIENCE, delay=DELAY) as running:
-        return load.run(_load(running.port, server, 1, run=1, seconds=1.0), "own").least >= DELAY / 1000
+        return load.run(_load(running.port, server, 1, run=1, seconds=1.5), "own").least >= DELAY / 1000
 
 
 def _is_recognised(bench: Bench, server: str) -> bool:

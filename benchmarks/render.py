@@ -188,13 +188,15 @@ def _beside_table(results: Results, size: int) -> str:
         [
             f"`{record['server']}`",
             _ratio(rates, record["server"], "bare"),
-            *_figures([record])[:4],
+            *_figures([record]),
             f"{record['memory'] / 2**20:,.0f}",
             f"{record['handled_rate']:,.0f}" if record["handled_rate"] else "",
         ]
         for record in records
     ]
-    return _table("server | ÷ bare | requests/s | p50 ms | p99 ms | µs each | MiB | handled/s", rows)
+    return _table(
+        "server | ÷ bare | requests/s | p50 ms | p99 ms | µs each | instructions each | MiB | handled/s", rows
+    )
 
 
 def _proofs(results: Results) -> str:
@@ -210,7 +212,7 @@ def _proofs(results: Results) -> str:
     if not rows:
         return ""
     return f"""
-What a 200 is worth, tried in the same run. *On disk*: with every fsync 100 ms slower, no answer came sooner than that.
+What a 200 is worth, tried in the same run. *On disk*: with every fsync 300 ms slower, no answer came sooner than that.
 *Retry recognised*: the same callback, sent twice, is there once. *After a kill -9*: of what was acknowledged, with
 handlers that take 0.2 s, what was handled or was still there when all processes, Redis too, had been killed at once
 after the last answer.
