@@ -89,9 +89,10 @@ IN_LANE: dict[str, Any] = {"lane": "l"}
             id="killed while the disk was full",
         ),
         pytest.param(
-            [message(kind="Analysis"), *sent()]
-            + [*run(), *run(handler="mirror", lasts=None), *struck(9.0)]
-            + [*run(begun=10.0, by=2), *run(begun=10.0, by=2, handler="mirror")],
+            [
+                *(message(kind="Analysis"), *sent(), *run(), *run(handler="mirror", lasts=None), *struck(9.0)),
+                *(*run(begun=10.0, by=2), *run(begun=10.0, by=2, handler="mirror")),
+            ],
             id="killed while another handler of it ran",
         ),
         pytest.param([*SOUND, *sent(at=1.5, said="duplicate"), *run()], id="a retry"),
