@@ -286,7 +286,7 @@ class Swallows:
 @pytest.mark.parametrize(
     ("patience", "reason"),
     [
-        pytest.param(20.0, "the body stalled, or took too long in all", id="the caller waits"),
+        pytest.param(20.0, "the body stalled, took too long in all", id="the caller waits"),
         pytest.param(0.1, "the connection ended before the body was whole", id="the caller leaves"),
     ],
 )
