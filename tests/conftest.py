@@ -5,6 +5,13 @@ import subprocess
 
 import pytest
 
+LONG = {"torture", "crash", "hosts", "examples"}  # folders of tests that start many processes
+
+
+def pytest_collection_modifyitems(items):
+    """What takes longest begins first, so that nobody waits for it in the end."""
+    items.sort(key=lambda item: item.path.parent.name not in LONG)
+
 
 @pytest.fixture(scope="session")
 def anyio_backend():

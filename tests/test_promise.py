@@ -249,7 +249,9 @@ async def test_large_bodies_wait_for_room_and_memory_stays_bounded(tmp_path):
             statuses = Counter(task.result().status_code for task in bodies)
     assert set(statuses) <= {200, 503}
     assert statuses[200] >= 12
-    assert most - before < 256 * MIB  # 64 in pieces; and while one is put together and looked through, it is there twice
+    assert (
+        most - before < 256 * MIB
+    )  # 64 in pieces; and while one is put together and looked through, it is there twice
 
 
 def random_body() -> bytes:
