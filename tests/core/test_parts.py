@@ -49,6 +49,7 @@ def test_a_word_has_what_came_with_it() -> None:
         pytest.param({**HELLO, "start": None}, id="no time"),
         pytest.param({**HELLO, "end": 10**400}, id="a time beyond floats"),
         pytest.param({**HELLO, "\ud800": 1}, id="half a surrogate pair"),
+        pytest.param({"start": "\ud800"}, id="half a surrogate pair in place of a time"),
         pytest.param({**HELLO, "word": "\ud800", "start": None}, id="half a surrogate pair at no time"),
     ],
 )

@@ -20,6 +20,7 @@ from . import apps
 from .points import Point
 
 WORDS = ("one", "two", "three")
+PATIENCE = 10.0  # seconds; with ack="handled" an answer takes up to 8
 
 
 class Sender:
@@ -34,7 +35,7 @@ class Sender:
         """Send a callback until it is acknowledged."""
         while True:
             try:
-                answer = await post(self.client, payload, f"{self.url}/deepgram/", timeout=10.0)
+                answer = await post(self.client, payload, f"{self.url}/deepgram/", timeout=PATIENCE)
             except httpx.TransportError:
                 await asyncio.sleep(LOOK)  # whoever takes its place is about to
             else:

@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 HOURS = 6  # by which the clock jumps, at most
 HANDED_OVER_WITHIN = 60.0  # seconds
+AT_STAKE = 1.0  # seconds before a power cut in which callbacks are acknowledged
 
 Strike = Callable[[float], Awaitable[None]]
 
@@ -171,6 +172,7 @@ class Storm:
             self._disk.mend()
 
     async def _cut(self, roll: float) -> None:
+        await asyncio.sleep(AT_STAKE)  # who has just started has synced all that was there
         await self._fleet.kill(self._fleet.living, "power cut")
         await self._lose_power(roll)
 
