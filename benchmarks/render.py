@@ -83,7 +83,7 @@ def _head(results: Results) -> str:
     failed = "".join(f"\n**Failed: {reason}.**\n" for reason in run["failed"])
     return f"""# Benchmarks
 
-This page is written by `scripts/bench`, which measures all of it in one run of about twelve minutes, also on your own
+This page is written by `scripts/bench`, which measures all of it in one run of about ten minutes, also on your own
 machine, from `benchmarks/results.json`. Times are of the machine below; ratios travel better, so they come first.
 {rough}{failed}
 | | |
