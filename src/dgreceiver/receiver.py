@@ -219,12 +219,8 @@ class Receiver(TakesHandlers):
     # --- the ASGI app ---
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in ("http", "websocket"):
-            await self._take(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await lifespan(self.running, receive, send)
-
-    async def _take(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await lifespan(self.running, receive, send)
         running = self._running
         if running is None or running.loop is not asyncio.get_running_loop():
             running = await self._start_late()

@@ -9,19 +9,25 @@ import pytest
 
 from dgreceiver.errors import Busy, TooSlow
 from dgreceiver.web.room import PIECE, Lease, Room
-from dgreceiver.web.watch import Watch
 
 from ..support import until
 
 
-def new_room(size: int, **options: Any) -> Room:
-    """A room in which nobody reads, so that nobody can be too slow."""
-    return Room(size, end=lambda task: False, **options)
+def new_room(size: int = 10, *, stall: float = 60, whole: float = 60, **options: Any) -> Room:
+    return Room(size, stall=stall, whole=whole, **options)
+
+
+async def at_once() -> str:
+    return "read"
+
+
+async def never() -> None:
+    await asyncio.Event().wait()
 
 
 async def a_lease(room: Room, size: int) -> Lease:
     lease = room.lease()
-    await lease.ahead(size)
+    await lease.read(at_once, size)
     return lease
 
 
@@ -61,7 +67,7 @@ async def test_a_body_that_has_begun_goes_before_one_that_has_not():
     first, second = await a_lease(room, 4), await a_lease(room, 6)
     beginning = taking(room, 3, new)
     await a_turn()
-    going_on = asyncio.create_task(first.ahead(3))
+    going_on = asyncio.create_task(first.read(at_once, 3))
     await a_turn()
     second.let_go(3)
     await going_on
@@ -74,9 +80,9 @@ async def test_more_than_there_is_means_all_there_is():
     room = new_room(10)
     lease = await a_lease(room, 1000)
     assert lease.size == 10
-    await lease.ahead(1000)  # it has all already
+    await lease.read(at_once, 1000)  # it has all already
     lease.came(1000)  # and a server that hands over more is not to be helped
-    await lease.ahead(1)
+    await lease.read(at_once, 1)
     lease.give_back()
     assert await is_all_there(room)
 
@@ -86,7 +92,7 @@ async def test_a_lease_grows_with_what_comes_and_gives_everything_back():
     lease = await a_lease(room, 4)
     lease.came(1)
     assert lease.size == 1
-    await lease.ahead(3)
+    await lease.read(at_once, 3)
     lease.came(9)  # a server may hand over more than it was asked for
     assert lease.size == 10
     with pytest.raises(Busy):
@@ -107,7 +113,7 @@ async def test_who_finds_no_room_in_time_is_told_so_and_takes_none():
     with pytest.raises(Busy, match="no room for 3 bytes"):
         await a_lease(room, 3)
     with pytest.raises(Busy, match="no room for 5 bytes"):
-        await first.ahead(5)
+        await first.read(at_once, 5)
     first.give_back()
     second.give_back()
     assert await is_all_there(room)
@@ -156,7 +162,7 @@ async def grow(lease: Lease, size: int, ended: list[str], name: str) -> None:
     """A body that comes as fast as there is room for it."""
     try:
         while lease.size < size:
-            await lease.ahead(1)
+            await lease.read(at_once, 1)
             lease.came(1)
             await asyncio.sleep(0)
         ended.append(name)
@@ -178,19 +184,18 @@ async def test_of_bodies_that_wait_for_each_other_those_give_way_that_came_last(
 class Reader:
     """A body on its way in, of which a sender says when a piece comes."""
 
-    def __init__(self, room: Room, watch: Watch) -> None:
+    def __init__(self, room: Room) -> None:
         self._pieces: asyncio.Queue[int] = asyncio.Queue()
-        self.task = asyncio.create_task(self._read(room, watch))
+        self.task = asyncio.create_task(self._read(room))
 
     def bring(self, size: int) -> None:
         self._pieces.put_nowait(size)
 
-    async def _read(self, room: Room, watch: Watch) -> None:
-        lease, deadline = room.lease(), watch.deadline()
+    async def _read(self, room: Room) -> None:
+        lease = room.lease()
         try:
             while True:
-                await lease.ahead(PIECE)
-                lease.came(await watch.over(self._pieces.get, deadline))
+                lease.came(await lease.read(self._pieces.get, PIECE))
         finally:
             lease.give_back()
 
@@ -200,9 +205,8 @@ class Reader:
 
 
 async def test_while_somebody_waits_who_has_brought_nothing_for_longest_gives_way_and_no_more_than_need_be():
-    watch = Watch(stall=60, whole=60)
-    room = Room(4 * PIECE, end=watch.end, hurry=0.2)
-    readers = [Reader(room, watch) for _ in range(4)]
+    room = new_room(4 * PIECE, hurry=0.2)
+    readers = [Reader(room) for _ in range(4)]
     await a_turn()
     async with asyncio.timeout(1):
         await a_lease(room, PIECE // 2)
@@ -213,9 +217,8 @@ async def test_while_somebody_waits_who_has_brought_nothing_for_longest_gives_wa
 
 
 async def test_a_drip_is_no_way_to_stay():
-    watch = Watch(stall=60, whole=60)
-    room, pieces = Room(2 * PIECE, end=watch.end, hurry=0.2), list[Lease]()
-    reader = Reader(room, watch)
+    room, pieces = new_room(2 * PIECE, hurry=0.2), list[Lease]()
+    reader = Reader(room)
     await a_turn()
     waiting = taking(room, 2 * PIECE, pieces)
 
@@ -230,9 +233,8 @@ async def test_a_drip_is_no_way_to_stay():
 
 
 async def test_while_there_is_room_nobody_has_to_hurry():
-    watch = Watch(stall=60, whole=60)
-    room = Room(4 * PIECE, end=watch.end, hurry=0.0)
-    reader = Reader(room, watch)
+    room = new_room(4 * PIECE, hurry=0.0)
+    reader = Reader(room)
     await a_turn()
     for _ in range(10):
         (await a_lease(room, PIECE)).give_back()
@@ -241,8 +243,7 @@ async def test_while_there_is_room_nobody_has_to_hurry():
 
 
 async def test_who_is_being_stored_is_not_slow():
-    watch = Watch(stall=60, whole=60)
-    room = Room(10, end=watch.end, hurry=0.0, patience=0.3)
+    room = new_room(10, hurry=0.0, patience=0.3)
     storing = await a_lease(room, 10)
     with pytest.raises(Busy):
         await a_lease(room, 1)
@@ -251,19 +252,123 @@ async def test_who_is_being_stored_is_not_slow():
 
 
 async def test_one_is_told_to_give_way_and_then_no_other_before_it_has():
-    told = list[object]()
+    room, lets_go = new_room(2 * PIECE, hurry=0.0, patience=0.5), asyncio.Event()
 
-    def end(task: object) -> bool:
-        told.append(task)
-        return True
+    async def read_slowly_and_linger() -> None:
+        lease = room.lease()
+        try:
+            await lease.read(never, PIECE)
+        finally:
+            await lets_go.wait()
+            lease.give_back()
 
-    room = Room(10, end=end, hurry=0.0, patience=0.5)
-    leases = [await a_lease(room, 5) for _ in range(2)]
-    waiting = taking(room, 6, list[Lease]())
-    await until(lambda: told)
+    readers = [asyncio.create_task(read_slowly_and_linger()) for _ in range(2)]
+    await a_turn()
     with pytest.raises(Busy):
-        await waiting
-    assert len(told) == 1
-    for lease in leases:
-        lease.give_back()
+        await a_lease(room, PIECE)
+    assert [reader.cancelling() for reader in readers] == [0, 0]  # who was told has heard of it, and lingers
+    lets_go.set()
+    await until(readers[0].done)
+    assert isinstance(readers[0].exception(), TooSlow)
+    assert not readers[1].done()
+    readers[1].cancel()
+    await asyncio.wait(readers)
     assert await is_all_there(room)
+
+
+# --- who is late
+
+
+async def test_what_is_read_in_time_is_handed_on():
+    assert await new_room(stall=0.05, whole=1.0).lease().read(at_once, 1) == "read"
+
+
+async def test_a_read_that_stalls_is_ended():
+    with pytest.raises(TooSlow):
+        await new_room(stall=0.05).lease().read(never, 1)
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_a_read_of_nothing_may_not_stall_either():
+    with pytest.raises(TooSlow):
+        await new_room(stall=0.05).lease().read(never, 0)
+
+
+async def test_a_whole_that_goes_on_for_too_long_is_ended_though_no_read_stalls():
+    lease, reads = new_room(whole=0.1).lease(), 0
+
+    async def drip() -> None:
+        await asyncio.sleep(0.01)
+
+    async def all_of_it() -> None:
+        nonlocal reads
+        while True:
+            await lease.read(drip, 0)
+            reads += 1
+
+    with pytest.raises(TooSlow):
+        await all_of_it()
+    assert reads > 1
+
+
+async def test_the_time_in_which_it_waits_for_room_is_not_that_of_its_sender():
+    room = new_room(10, whole=0.3)
+    first = await a_lease(room, 10)
+
+    async def takes_its_time() -> None:
+        await asyncio.sleep(0.2)
+
+    async def reading() -> None:
+        await room.lease().read(takes_its_time, 1)
+
+    waiting = asyncio.create_task(reading())
+    await asyncio.sleep(0.2)
+    first.give_back()
+    await waiting
+
+
+async def test_each_reader_has_its_own_time():
+    room = new_room(stall=0.1)
+    stalled = [asyncio.create_task(reading_without_end(room)) for _ in range(3)]
+    assert [await room.lease().read(at_once, 1) for _ in range(3)] == ["read"] * 3
+    results = await asyncio.gather(*stalled, return_exceptions=True)
+    assert {type(result) for result in results} == {TooSlow}
+
+
+async def test_whoever_is_cancelled_by_others_is_cancelled():
+    task = asyncio.create_task(reading_without_end(new_room(stall=0.05)))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+
+
+async def test_whoever_is_cancelled_in_the_moment_when_its_time_is_over_is_cancelled():
+    task = asyncio.create_task(reading_without_end(new_room(stall=0.05)))
+    while not task.cancelling():  # noqa: ASYNC110 - by the room, and not a tick later
+        await asyncio.sleep(0)
+    task.cancel()  # before the task has heard of it
+    await asyncio.wait([task])
+    assert task.cancelled()
+
+
+async def reading_without_end(room: Room) -> None:
+    await room.lease().read(never, 1)
+
+
+async def test_a_room_in_which_nobody_reads_does_not_look():
+    room = new_room(stall=0.02)
+    await room.lease().read(at_once, 1)
+    await until(lambda: not room._watching)
+    with pytest.raises(TooSlow):
+        await room.lease().read(never, 1)  # and begins again
+
+
+async def test_an_error_of_a_read_comes_out():
+    async def fails() -> None:
+        raise ConnectionError("gone")
+
+    with pytest.raises(ConnectionError, match="gone"):
+        await new_room().lease().read(fails, 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from functools import partial
 from http import HTTPStatus
 
 import msgspec
@@ -41,7 +40,7 @@ class HttpDoor:
             if scope["method"] not in ("POST", "PUT"):
                 raise _no_callback(scope)
             query = scope["query_string"].decode("latin-1")
-            arrival = Arrival(scope["headers"], path_below(scope), query, partial(_read, receive))
+            arrival = Arrival(scope["headers"], path_below(scope), query, receive)
             stored = await self._intake.take(arrival)
         except (Refused, InboxError) as error:
             await self._refuse(scope, send, error)
@@ -87,13 +86,3 @@ def path_below(scope: Scope) -> str:
     root: str = scope.get("root_path", "").rstrip("/")
     below = path.removeprefix(root)
     return below if below.startswith("/") or not below else path
-
-
-async def _read(receive: Receive) -> tuple[bytes, bool]:
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise Disconnected(
-            "the connection ended before the body was whole: the sender or a proxy left, or this server stopped; "
-            "a retry comes in 30 s"
-        )
-    return message.get("body", b""), message.get("more_body", False)

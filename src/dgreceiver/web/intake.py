@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 from uuid import uuid4
 
 import msgspec
+from starlette.types import Message, Receive
 
 from ..core.auth import Admission, Auth
 from ..core.callbacks import Callback, is_audio_type
@@ -19,7 +20,6 @@ from ..facts import CallbackStored, Hook, URLReused, WeakIdentity
 from ..inbox.contract import Inbox, Stored, Upload
 from .room import PATIENCE, PIECE, Lease, Room
 from .spool import Frame
-from .watch import Watch
 
 MIB = 1024 * 1024
 PART = MIB  # bytes from which a body is stored in parts as it comes
@@ -36,7 +36,6 @@ REPORTED = ""  # in place of the id of a job whose second request has been repor
 
 Ack = Literal["stored", "handled"]
 Headers = Sequence[tuple[bytes, bytes]]
-Read = Callable[[], Awaitable[tuple[bytes, bool]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +62,12 @@ class Limits:
 
 
 class Arrival(msgspec.Struct, frozen=True, gc=False):
-    """A request as a door hands it over.
-
-    `read` gives the next piece of the body and whether there are more; it raises Disconnected if the sender left.
-    """
+    """A request as a door hands it over; its body comes as ASGI has it."""
 
     headers: Headers
     path: str  # below where the receiver stands
     query: str
-    read: Read
+    receive: Receive
 
 
 class Connection(msgspec.Struct, frozen=True):
@@ -126,13 +122,11 @@ class Intake:
         self._handled_within = handled_within
         self._auth = auth
         self._limits = limits
-        self._watch = Watch(
-            stall=seconds(limits.stall_seconds, "stall_seconds"), whole=seconds(limits.body_seconds, "body_seconds")
-        )
         self._emit = emit
         self._now = now
-        self._room = Room(limits.in_flight, end=self._watch.end, patience=patience)
-        self._strangers_room = Room(limits.in_flight // STRANGERS, end=self._watch.end, patience=patience)
+        stall, whole = seconds(limits.stall_seconds, "stall_seconds"), seconds(limits.body_seconds, "body_seconds")
+        self._room = Room(limits.in_flight, stall=stall, whole=whole, patience=patience)
+        self._strangers_room = Room(limits.in_flight // STRANGERS, stall=stall, whole=whole, patience=patience)
         self._jobs: OrderedDict[str, str] = OrderedDict()
 
     async def take(self, arrival: Arrival) -> Stored:
@@ -148,7 +142,7 @@ class Intake:
         limit = self._limit(head)
         lease = (self._room if admission else self._strangers_room).lease()
         try:
-            body, upload = await self._read(arrival.read, head, limit, lease)
+            body, upload = await self._read(arrival.receive, head, limit, lease)
             admission = admission or self._admit_body(body)
             callback = self._callback(arrival, head, body, received_at, admission)
         except BaseException:
@@ -199,12 +193,10 @@ class Intake:
             raise TooLarge(f"the body is declared as {head.length} bytes, the limit is {limit}; see Limits")
         return limit
 
-    async def _read(self, read: Read, head: Head, limit: int, lease: Lease) -> tuple[bytes, Upload | None]:
+    async def _read(self, receive: Receive, head: Head, limit: int, lease: Lease) -> tuple[bytes, Upload | None]:
         """Read a body, bounded in bytes and seconds; what is long goes into the inbox as it comes."""
-        await lease.ahead(_ahead(head, 0))
-        deadline = self._watch.deadline()
         try:
-            piece, more = await self._watch.over(read, deadline)
+            piece, more = _piece(await lease.read(receive, _ahead(head, 0)))
         except (TooSlow, Disconnected) as error:
             raise _with_cause(error, head) from None
         lease.came(len(piece))
@@ -214,8 +206,7 @@ class Intake:
         try:
             await body.add(piece, limit)
             while more:
-                await lease.ahead(_ahead(head, body.size))
-                piece, more = await self._watch.over(read, deadline)
+                piece, more = _piece(await lease.read(receive, _ahead(head, body.size)))
                 lease.came(len(piece))
                 await body.add(piece, limit)
             if body.size == 0 and (head.length or not _may_be_empty(head)):
@@ -335,6 +326,16 @@ def read_head(headers: Headers) -> Head:
 def declared_length(raw_value: bytes) -> int | None:
     """The bytes that a Content-Length says; None if it is no number."""
     return int(raw_value[:20]) if raw_value.isdigit() else None  # int() refuses digits without end
+
+
+def _piece(message: Message) -> tuple[bytes, bool]:
+    """The next piece of a body, and whether there are more. Raises: Disconnected if the sender left."""
+    if message["type"] == "http.disconnect":
+        raise Disconnected(
+            "the connection ended before the body was whole: the sender or a proxy left, or this server stopped; "
+            "a retry comes in 30 s"
+        )
+    return message.get("body", b""), message.get("more_body", False)
 
 
 def _ahead(head: Head, size: int) -> int:

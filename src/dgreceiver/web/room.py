@@ -1,26 +1,29 @@
-"""Memory for bodies on their way in, handed out by the piece as they come, whatever they announce.
+"""Memory and time for bodies on their way in.
 
-Who brings nothing holds no more than a piece. Where there is no more, who came first goes on first; who is slow gives
-way, and if all wait for each other, who came last.
+Memory is handed out by the piece as they come, whatever they announce. Who brings nothing holds no more than a piece.
+Where there is no more, who came first goes on first; who is slow gives way, and if all wait for each other, who came
+last. Time is watched by one look now and then for all, instead of a timer for each read.
 """
 
 from __future__ import annotations
 
 import asyncio
 from bisect import insort
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, cast
+from typing import Any, TypeVar
 
-from ..errors import Busy
+from ..errors import Busy, TooSlow
 
 PIECE = 64 * 1024  # bytes that are taken ahead of a read: about what servers hand over at once
 PATIENCE = 5.0  # seconds that a request waits unread for room
 HURRY = 0.5  # seconds that a body may take to bring a piece while others find no room
 LOOK = 0.1  # seconds between looks for who is slow, while somebody waits
+LOOKS = 4  # for who is late, within the shorter of the two limits
+LONGEST_LOOK = 1.0  # seconds
 
-Task = asyncio.Task[Any]
+Read = TypeVar("Read")
 
 
 @dataclass(slots=True, eq=False)
@@ -43,14 +46,15 @@ class _Place:
 
 
 class Room:
-    """So many bytes, shared by all requests. `end` ends a task's read if it is in one, and says whether."""
+    """So many bytes, shared by all requests, and so many seconds for the next piece of each body, and for a whole."""
 
     def __init__(
-        self, size: int, *, end: Callable[[Task], bool], patience: float = PATIENCE, hurry: float = HURRY
+        self, size: int, *, stall: float, whole: float, patience: float = PATIENCE, hurry: float = HURRY
     ) -> None:
         self.size = size
+        self.whole = whole
         self._free = size  # below 0 if a server hands over more than a piece at once
-        self._end = end
+        self._stall = stall
         self._patience = patience
         self._hurry = hurry
         self._numbers = count()
@@ -58,21 +62,41 @@ class Room:
         self._waiting: list[_Place] = []  # in order of arrival of their bodies
         self._giving_way: Lease | None = None  # was told to
         self._looking = False
+        self._reading: set[Lease] = set()
+        self._watching = False
+        self._watch_every = min(stall / LOOKS, whole / LOOKS, LONGEST_LOOK)
 
     def lease(self) -> Lease:
         """What the current task's body will hold; nothing yet."""
         return Lease(self, next(self._numbers))
 
-    async def take(self, lease: Lease, size: int) -> None:
-        """Take room, waiting behind older bodies; whoever has all there is may go on.
+    def take(self, lease: Lease, size: int) -> bool:
+        """Take room if it is there and nobody waits for any; whoever has all there is may go on."""
+        size = min(size, self.size - lease.size)
+        if size <= 0:
+            return True
+        if self._waiting or size > self._free:
+            return False
+        self._hand(lease, size)
+        return True
+
+    async def wait(self, lease: Lease, size: int) -> None:
+        """Take room as soon as it is there, behind older bodies.
 
         Raises: Busy if there was none for as long as it has patience, or if it has to give way.
         """
         size = min(size, self.size - lease.size)
-        if size > 0 and (self._waiting or size > self._free):
-            await self._wait(_Place(lease, size, lease.loop.create_future(), lease.loop.time()))
-        elif size > 0:
-            self._hand(lease, size)
+        place = _Place(lease, size, lease.loop.create_future(), lease.loop.time())
+        insort(self._waiting, place, key=lambda place: place.number)
+        self._serve()
+        try:
+            async with asyncio.timeout(self._patience):
+                await place.turn
+        except BaseException as error:
+            self._leave(place)
+            if isinstance(error, TimeoutError):
+                raise place.error from None
+            raise
 
     def give(self, lease: Lease, size: int) -> None:
         """Note that a lease holds so much less; or more, which is there already."""
@@ -89,18 +113,6 @@ class Room:
         lease.size += size
         self._leases.add(lease)
 
-    async def _wait(self, place: _Place) -> None:
-        insort(self._waiting, place, key=lambda place: place.number)
-        self._serve()
-        try:
-            async with asyncio.timeout(self._patience):
-                await place.turn
-        except BaseException as error:
-            self._leave(place)
-            if isinstance(error, TimeoutError):
-                raise place.error from None
-            raise
-
     def _leave(self, place: _Place) -> None:
         if place.served:  # in the same moment
             self.give(place.lease, place.size)
@@ -115,7 +127,7 @@ class Room:
             if not place.turn.done():  # else it has just stopped waiting
                 place.served = True
                 self._hand(place.lease, place.size)
-                place.lease.moved_at += place.lease.loop.time() - place.since  # it was not its sender who was slow
+                place.lease.delay(place.lease.loop.time() - place.since)
                 place.turn.set_result(None)
         if self._waiting and not self._looking:
             self._looking = True
@@ -144,40 +156,91 @@ class Room:
         for lease in sorted(self._leases, key=lambda lease: lease.moved_at):
             if lease.loop.time() - lease.moved_at < self._hurry:
                 break
-            if self._end(lease.task):
+            if lease in self._reading and lease.end_read():
                 return lease
         return None
 
+    # --- who is late
+
+    def begin_read(self, lease: Lease) -> None:
+        lease.due = min(lease.loop.time() + self._stall, lease.until)
+        self._reading.add(lease)
+        if not self._watching:
+            self._watching = True
+            lease.loop.call_later(self._watch_every, self._watch, lease.loop)
+
+    def read_ended(self, lease: Lease) -> None:
+        self._reading.discard(lease)
+
+    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for lease in self._reading:
+            if lease.due <= now:
+                lease.end_read()
+        self._watching = bool(self._reading)
+        if self._watching:
+            loop.call_later(self._watch_every, self._watch, loop)
+
 
 class Lease:
-    """Room that one body holds, given back once; it is taken ahead of each read."""
+    """What one body may have: room, which it takes ahead of each read and gives back once, and time."""
 
     def __init__(self, room: Room, number: int) -> None:
         self._room = room
-        self._ahead = 0
+        self._held = 0  # bytes that have come and are there
         self._brought = 0  # since it moved
         self.number = number
         self.size = 0
         self.loop = asyncio.get_running_loop()
-        self.task = cast("Task", asyncio.current_task(self.loop))
         self.moved_at = self.loop.time()  # when it had last brought a piece
+        self.until = self.due = self.moved_at + room.whole
+        self._late = False
+        self._task: asyncio.Task[Any] = asyncio.current_task(self.loop)  # type: ignore[assignment]  # it is called in one
+        self._others = self._task.cancelling()
 
-    async def ahead(self, size: int) -> None:
-        """Have room for so many bytes more than have come. Raises: Busy if there is none."""
-        before = self.size
-        await self._room.take(self, size)
-        self._ahead += self.size - before
+    async def read(self, read: Callable[[], Awaitable[Read]], most: int) -> Read:
+        """Read, with room for `most` bytes more than have come.
+
+        Raises: Busy if there is no room; TooSlow if it takes too long, or if others need the room meanwhile.
+        """
+        if not self._room.take(self, most):
+            await self._room.wait(self, most)
+        self._room.begin_read(self)
+        try:
+            return await read()
+        except asyncio.CancelledError:
+            if not self._late or self._task.uncancel() > self._others:  # somebody else wants it to end
+                raise
+            raise TooSlow(
+                "the body stalled, took too long in all, or was slow while others found no room; see Limits"
+            ) from None
+        finally:
+            self._room.read_ended(self)
+
+    def end_read(self) -> bool:
+        """End the read that it is in; whether that was not done already."""
+        if self._late:
+            return False
+        self._late = True
+        return self._task.cancel()
+
+    def delay(self, seconds: float) -> None:
+        """Note that it waited for room: it was not its sender who was slow."""
+        self.moved_at += seconds
+        self.until += seconds
 
     def came(self, size: int) -> None:
         """Note what a read has brought, be it less than was taken for it or more."""
-        self._room.give(self, self._ahead - size)
-        self._ahead = 0
+        self._held += size
+        if self._held != self.size:
+            self._room.give(self, self.size - self._held)
         self._brought += size
         if self._brought >= PIECE:
             self._brought, self.moved_at = 0, self.loop.time()
 
     def let_go(self, size: int) -> None:
         """Give some back: it has been put elsewhere."""
+        self._held -= size
         self._room.give(self, size)
         self.moved_at = self.loop.time()
 
