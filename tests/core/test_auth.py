@@ -265,11 +265,6 @@ def test_an_auth_goes_together_with_an_auth_only():
         BASIC | None  # type: ignore[operator]
 
 
-def test_contexts_are_not_shared_between_admissions():
-    first, second = (BASIC.admit(authorization(basic("deepgram", "fake-password")), now=NOON) for _ in range(2))
-    assert first.context is not second.context
-
-
 # --- what the developer writes
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from functools import cached_property
 from hashlib import sha256
 from hmac import compare_digest
 from math import isfinite
@@ -32,7 +33,7 @@ class Admission(msgspec.Struct, frozen=True):
     by: int  # number of the candidate, from the left, from 1
     name: str
     job: str | None = None
-    context: Mapping[str, Any] = {}
+    context: Mapping[str, Any] | None = None  # goes with a job
     expired: bool = False
 
 
@@ -73,6 +74,7 @@ class Auth:
         """What the developer should hear once."""
         return []
 
+    @cached_property
     def _admission(self) -> Admission:
         return Admission(1, type(self).__name__)
 
@@ -81,7 +83,7 @@ class NoAuth(Auth):
     """Lets everyone in, on purpose."""
 
     def admit(self, headers: Headers, *, now: float) -> Admission | None:
-        return self._admission()
+        return self._admission
 
     def __repr__(self) -> str:
         return "NoAuth()"
@@ -105,8 +107,8 @@ class BasicAuth(Auth):
     def admit(self, headers: Headers, *, now: float) -> Admission | None:
         header = _only(headers, b"authorization")
         if compare_digest(header, self._header):
-            return self._admission()
-        return self._admission() if compare_digest(_decode_basic(header), self._credentials) else None
+            return self._admission
+        return self._admission if compare_digest(_decode_basic(header), self._credentials) else None
 
     def __repr__(self) -> str:
         return f"BasicAuth({self.user!r}, …)"
@@ -178,7 +180,7 @@ class DgTokenAuth(Auth):
         self._key_id = _text(key_id, "DgTokenAuth", "key_id", 'DgTokenAuth(os.environ["DEEPGRAM_KEY_ID"])').encode()
 
     def admit(self, headers: Headers, *, now: float) -> Admission | None:
-        return self._admission() if compare_digest(_only(headers, b"dg-token"), self._key_id) else None
+        return self._admission if compare_digest(_only(headers, b"dg-token"), self._key_id) else None
 
     def warnings(self) -> list[str]:
         ended = "DgTokenAuth may admit nothing: Deepgram ended support for dg-token on 2026-10-27"
@@ -215,7 +217,7 @@ class ExtraAuth(Auth):
     def _admit_extras(self, extras: list[Mapping[str, Any]]) -> Admission | None:
         sent = [value for extra in extras if isinstance(value := extra.get(self.name), str)]
         found = [compare_digest(value.encode("utf-8", "surrogatepass"), self._expected) for value in sent]
-        return self._admission() if any(found) else None
+        return self._admission if any(found) else None
 
     def __repr__(self) -> str:
         return f"ExtraAuth(…, {self.name!r})"
@@ -266,8 +268,13 @@ def _best(answers: Iterable[tuple[int, Admission | None]]) -> Admission | None:
 
 def _only(headers: Headers, wanted: bytes) -> bytes:
     """The value of a header; nothing if it is missing, or said twice and so open to two readings."""
-    values = [value for name, value in headers if name == wanted]
-    return values[0] if len(values) == 1 else b""
+    found = None
+    for name, value in headers:
+        if name == wanted:
+            if found is not None:
+                return b""
+            found = value
+    return found or b""
 
 
 def _decode_basic(header: bytes) -> bytes:

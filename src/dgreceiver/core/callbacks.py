@@ -163,7 +163,7 @@ def _nameless_way(shape: _Shape, callback: Callback) -> tuple[tuple[str, ...], b
 
 
 def is_audio_type(content_type: str) -> bool:
-    return content_type.lower().startswith("audio/")
+    return content_type[:6].lower() == "audio/"
 
 
 def _shape(callback: Callback) -> _Shape:

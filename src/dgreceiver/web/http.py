@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from ..errors import DgreceiverError, Disconnected, InboxError, MethodNotAllowed, NoWebSocket, Refused
 from ..facts import Hook
-from .intake import Arrival, Intake
+from .intake import Intake
 from .refusals import Refusals, refuse
 
 # Deepgram comes again 30 s later, whatever is said here; a proxy in between may listen.
@@ -40,8 +40,7 @@ class HttpDoor:
             if scope["method"] not in ("POST", "PUT"):
                 raise _no_callback(scope)
             query = scope["query_string"].decode("latin-1")
-            arrival = Arrival(scope["headers"], path_below(scope), query, receive)
-            stored = await self._intake.take(arrival)
+            stored = await self._intake.take(scope["headers"], path_below(scope), query, receive)
         except (Refused, InboxError) as error:
             await self._refuse(scope, send, error)
         else:
@@ -84,5 +83,7 @@ def path_below(scope: Scope) -> str:
     """
     path: str = scope["path"]
     root: str = scope.get("root_path", "").rstrip("/")
+    if not root:
+        return path
     below = path.removeprefix(root)
     return below if below.startswith("/") or not below else path

@@ -61,15 +61,6 @@ class Limits:
             seconds(getattr(self, name), name)
 
 
-class Arrival(msgspec.Struct, frozen=True, gc=False):
-    """A request as a door hands it over; its body comes as ASGI has it."""
-
-    headers: Headers
-    path: str  # below where the receiver stands
-    query: str
-    receive: Receive
-
-
 class Connection(msgspec.Struct, frozen=True):
     """A WebSocket that was admitted: what all that comes over it shares."""
 
@@ -129,22 +120,32 @@ class Intake:
         self._strangers_room = Room(limits.in_flight // STRANGERS, stall=stall, whole=whole, patience=patience)
         self._jobs: OrderedDict[str, str] = OrderedDict()
 
-    async def take(self, arrival: Arrival) -> Stored:
+    async def take(self, headers: Headers, path: str, query: str, receive: Receive) -> Stored:
         """Take a callback and store it durably, or see it handled; only then may it be acknowledged.
+
+        `path` is below where the receiver stands; the body comes as ASGI has it.
 
         Raises: Refused if it is not taken, or is not handled in time; InboxError if it could not be stored.
         """
         received_at = self._now()
-        admission = self._auth.admit(arrival.headers, now=received_at.timestamp())
+        admission = self._auth.admit(headers, now=received_at.timestamp())
         if admission is None and not self._auth.reads_body:
-            raise Unauthorized(_why_unauthorized(arrival.headers, RETRIES))
-        head = read_head(arrival.headers)
+            raise Unauthorized(_why_unauthorized(headers, RETRIES))
+        head = read_head(headers)
         limit = self._limit(head)
         lease = (self._room if admission else self._strangers_room).lease()
         try:
-            body, upload = await self._read(arrival.receive, head, limit, lease)
+            body, upload = await self._read(receive, head, limit, lease)
             admission = admission or self._admit_body(body)
-            callback = self._callback(arrival, head, body, received_at, admission)
+            callback = Callback(
+                body=self._auth.redact(body) if self._auth.reads_body else body,
+                headers=head.kept,
+                path=path,
+                query=query,
+                received_at=received_at,
+                job=admission.job,
+                context=admission.context,
+            )
         except BaseException:
             lease.give_back()
             raise
@@ -200,7 +201,7 @@ class Intake:
         except (TooSlow, Disconnected) as error:
             raise _with_cause(error, head) from None
         lease.came(len(piece))
-        if piece and not more and len(piece) <= min(limit, PART):
+        if not more and 0 < len(piece) <= PART and len(piece) <= limit:
             return piece, None  # the usual body, whole at once
         body = _Body(None if self._auth.reads_body else self._inbox, lease, audio=head.is_audio)
         try:
@@ -223,19 +224,6 @@ class Intake:
         if admission is None:
             raise Unauthorized("neither the headers nor the body carry what admits a callback")
         return admission
-
-    def _callback(
-        self, arrival: Arrival, head: Head, body: bytes, received_at: datetime, admission: Admission
-    ) -> Callback:
-        return Callback(
-            body=self._auth.redact(body) if self._auth.reads_body else body,
-            headers=head.kept,
-            path=arrival.path,
-            query=arrival.query,
-            received_at=received_at,
-            job=admission.job,
-            context=admission.context,
-        )
 
     def _report(self, stored: Stored, admission: Admission) -> None:
         self._emit(
@@ -312,14 +300,14 @@ def read_head(headers: Headers) -> Head:
     kept: dict[str, str] = {}
     encoding, length, room = "", None, KEPT_HEADERS
     for raw_name, raw_value in headers:
-        if raw_name == b"content-length":
-            length = declared_length(raw_value)
-        elif raw_name == b"content-encoding":
-            encoding = raw_value.decode("latin-1").strip().lower()
-        elif raw_name == b"content-type" or (raw_name.startswith(b"dg-") and raw_name != b"dg-token"):
+        if raw_name == b"content-type" or (raw_name[:3] == b"dg-" and raw_name != b"dg-token"):
             room -= len(raw_name) + len(raw_value)
             if room >= 0:
                 kept[raw_name.decode("latin-1")] = raw_value.decode("latin-1")
+        elif raw_name == b"content-length":
+            length = declared_length(raw_value)
+        elif raw_name == b"content-encoding":
+            encoding = raw_value.decode("latin-1").strip().lower()
     return Head(kept, is_audio_type(kept.get("content-type", "")), encoding, length)
 
 
@@ -340,7 +328,8 @@ def _piece(message: Message) -> tuple[bytes, bool]:
 
 def _ahead(head: Head, size: int) -> int:
     """The bytes to expect of the next read, when so many have come."""
-    return PIECE if head.length is None else min(PIECE, max(0, head.length - size))
+    left = PIECE if head.length is None else head.length - size
+    return left if 0 <= left <= PIECE else min(PIECE, max(0, left))
 
 
 def _may_be_empty(head: Head) -> bool:

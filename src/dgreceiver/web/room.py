@@ -72,8 +72,7 @@ class Room:
 
     def take(self, lease: Lease, size: int) -> bool:
         """Take room if it is there and nobody waits for any; whoever has all there is may go on."""
-        size = min(size, self.size - lease.size)
-        if size <= 0:
+        if size <= 0 or lease.size >= self.size:
             return True
         if self._waiting or size > self._free:
             return False
@@ -163,7 +162,7 @@ class Room:
     # --- who is late
 
     def begin_read(self, lease: Lease) -> None:
-        lease.due = min(lease.loop.time() + self._stall, lease.until)
+        lease.due = lease.loop.time() + self._stall
         self._reading.add(lease)
         if not self._watching:
             self._watching = True
@@ -175,7 +174,7 @@ class Room:
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
         for lease in self._reading:
-            if lease.due <= now:
+            if now >= lease.due or now >= lease.until:
                 lease.end_read()
         self._watching = bool(self._reading)
         if self._watching:
