@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -139,7 +140,7 @@ async def test_handlers_that_take_too_long_are_left_to_go_on(begun, reason):
     claim = asyncio.ensure_future(inbox.claim(1, room=MIB))
     if not begun:
         claim.cancel()
-    intake = Intake(inbox, AUTH, Limits(), ack="handled", emit=facts, now=noon, handled_within=0.02)
+    intake = Intake(inbox, AUTH, Limits(), ack="handled", emit=facts, now=time.time, handled_within=0.02)
     call = await Call(piece(transcript().body))(HttpDoor(intake, Refusals(), emit=facts, now=noon), a_scope())
     await asyncio.wait([claim])
     states = await inbox.counts()

@@ -149,7 +149,7 @@ class Receiver(TakesHandlers):
             self._emit(SetupDoubtful(advice))
         inbox = self._open_inbox(self.name, self._emit, self._endings)
         await inbox.open()
-        intake = Intake(inbox, self._auth, self.limits, ack=self._ack, emit=self._emit, now=_now)
+        intake = Intake(inbox, self._auth, self.limits, ack=self._ack, emit=self._emit, now=time.time)
         door = HttpDoor(intake, self.refusals, emit=self._emit, now=_now)
         sockets = WebSocketDoor(intake, self.refusals, receiver=self.name, emit=self._emit, now=_now)
         running = _Running(inbox, door, sockets, asyncio.get_running_loop())
@@ -221,6 +221,8 @@ class Receiver(TakesHandlers):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             return await lifespan(self.running, receive, send)
+        if scope["type"] not in ("http", "websocket"):
+            return None
         running = self._running
         if running is None or running.loop is not asyncio.get_running_loop():
             running = await self._start_late()

@@ -17,7 +17,7 @@ from dgreceiver.core.callbacks import Callback, Label, digest, identify, lane_of
 from dgreceiver.core.events import parse
 
 PUBLISHED = Path(__file__).parents[3] / "shared" / "payloads"
-NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC).timestamp()
 JSON = {"content-type": "application/json"}
 MP3 = {"content-type": "audio/mpeg"}
 OCTETS = {"content-type": "application/octet-stream"}

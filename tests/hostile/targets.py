@@ -36,7 +36,7 @@ from dgreceiver.testing.payloads import BUILDERS
 from .bodies import BOMBS
 
 PUBLISHED = Path(__file__).parents[3] / "shared" / "payloads"
-NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC).timestamp()
 KINDS = {*LIVE_KINDS.values(), "Transcript", "Analysis", "Failure", "Audio", "Unknown"}
 TYPES = ("application/json", "audio/wav", "application/octet-stream", "", "text/plain", "AUDIO/l16;rate=24000")
 USER, PASSWORD, KEY, SECRET, TOKEN = "deepgram", "fake-password", "fake-key-" * 4, "fake-callback-secret", "fake-key-id"
@@ -138,7 +138,7 @@ def fuzz_auth(data: bytes) -> None:
         (name.strip().lower(), value.strip()) for name, _, value in (line.partition(b":") for line in head.split(b"\n"))
     ]
     for auth in AUTHS:
-        admission = auth.admit(headers, now=NOON.timestamp())
+        admission = auth.admit(headers, now=NOON)
         assert admission is None or shows_a_credential(headers)
         admitted = auth.admit_body(body) if auth.reads_body else None
         redacted = auth.redact(body)
@@ -160,7 +160,7 @@ def shows_a_credential(headers: list[tuple[bytes, bytes]]) -> bool:
 
 @cache
 def signed_token() -> bytes:
-    return SIGNED.sign(job="job", context={"call": 7}, expires=60.0, now=NOON.timestamp())[1].encode()
+    return SIGNED.sign(job="job", context={"call": 7}, expires=60.0, now=NOON)[1].encode()
 
 
 def fuzz_urls(data: bytes) -> None:

@@ -18,7 +18,7 @@ from dgreceiver.core.transcript import assemble
 from .bodies import BOMBS, WORD, recorded, spoken
 
 AUTH = BasicAuth("a", "fake-password") | ExtraAuth("fake-callback-secret")
-NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC).timestamp()
 SIZE = 100_000  # bytes
 
 

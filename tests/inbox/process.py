@@ -10,9 +10,9 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def say(*words: object) -> None:
 def numbered(n: object, size: int = 0) -> Callback:
     """A callback of that request, with so many bytes of noise."""
     body = b'{"request_id":"%s","noise":"%s"}' % (str(n).encode(), os.urandom(size // 2).hex().encode())
-    return Callback(body, {}, "/", "", datetime.now(UTC))
+    return Callback(body, {}, "/", "", time.time())
 
 
 async def opened(path: str) -> SqliteInbox:
@@ -54,7 +54,7 @@ async def stream(path: str) -> None:
     """Hold a live stream's socket, as far as the inbox knows."""
     inbox = await opened(path)
     result = b'{"type":"Results","metadata":{"request_id":"r-1"}}'
-    await inbox.put_frames([Callback(result, {}, "/", "", datetime.now(UTC), connection="c-1", frame=0)])
+    await inbox.put_frames([Callback(result, {}, "/", "", time.time(), connection="c-1", frame=0)])
     say("ready")
     await asyncio.Event().wait()
 

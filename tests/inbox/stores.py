@@ -70,7 +70,7 @@ class Shelf:
 
 
 def callback(body: bytes = b"hello", **fields: Any) -> Callback:
-    made = {"body": body, "headers": {}, "path": "/", "query": "", "received_at": NOON, **fields}
+    made = {"body": body, "headers": {}, "path": "/", "query": "", "received_at": NOON.timestamp(), **fields}
     return Callback(**made)
 
 

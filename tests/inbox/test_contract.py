@@ -686,7 +686,7 @@ async def test_a_lane_goes_on_without_what_was_buried(inbox):
 async def test_the_oldest_is_of_what_has_not_ended(inbox):
     assert await inbox.oldest() is None
     for minutes in (0, 1, 2):
-        await inbox.put(transcript(f"r-{minutes}", received_at=NOON + timedelta(minutes=minutes)))
+        await inbox.put(transcript(f"r-{minutes}", received_at=(NOON + timedelta(minutes=minutes)).timestamp()))
     await end_as(inbox, "done")
     assert await inbox.oldest() == NOON + timedelta(minutes=1)
     await end_as(inbox, "leased")

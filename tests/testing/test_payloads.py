@@ -19,7 +19,8 @@ TAKES_NO_ID = {"SpeechStarted", "UtteranceEnd", "LiveError"}
 
 def identified(payload: Payload) -> Label:
     return identify(
-        Callback(payload.body, payload.headers, "/", "", datetime(2026, 1, 1, tzinfo=UTC)), receiver="default"
+        Callback(payload.body, payload.headers, "/", "", datetime(2026, 1, 1, tzinfo=UTC).timestamp()),
+        receiver="default",
     )
 
 

@@ -80,7 +80,7 @@ def read(*said: tuple[str, str], text: str | None = TEXT, url: str | None = None
 
 
 def parsed(payload: Payload) -> Any:
-    label = identify(Callback(payload.body, payload.headers, "/", "", NOON), receiver="default")
+    label = identify(Callback(payload.body, payload.headers, "/", "", NOON.timestamp()), receiver="default")
     assert (label.kind, label.request_id) == (payload.kind, "r-1")
     return parse(payload.kind, payload.body, payload.headers)
 

@@ -88,7 +88,7 @@ def test_the_headers_say_what_deepgram_would():
 @pytest.mark.parametrize("encoding", ["linear16", "mulaw", "alaw", "mp3", "opus", "flac", "aac"])
 def test_speech_is_identified_and_the_same_each_time(encoding):
     said = speak(encoding=encoding)
-    callback = Callback(said.body, said.headers, "/", "", datetime(2026, 1, 1, tzinfo=UTC))
+    callback = Callback(said.body, said.headers, "/", "", datetime(2026, 1, 1, tzinfo=UTC).timestamp())
     assert identify(callback, receiver="default").kind == said.kind == "Audio"
     assert said == speak(encoding=encoding)
 

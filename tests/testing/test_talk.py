@@ -55,7 +55,7 @@ def test_each_message_is_of_the_kind_that_it_says():
     payloads = [*stream.hear(SECONDS_8 * 4), *stream.finalize(), *stream.end()]
     assert {payload.kind for payload in payloads} == {"SpeechStarted", "LiveResult", "UtteranceEnd", "StreamMetadata"}
     for payload in payloads:
-        callback = Callback(payload.body, payload.headers, "/", "", CREATED, None, {})
+        callback = Callback(payload.body, payload.headers, "/", "", CREATED.timestamp(), None, {})
         assert identify(callback, receiver="r").kind == payload.kind
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from base64 import b64encode
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -314,7 +315,7 @@ async def test_a_body_over_all_the_room_there_is_gets_it_to_itself(options, decl
 async def test_who_finds_no_room_is_told_to_come_again_with_its_body_unread():
     refusals, inbox = Refusals(), MemoryInbox(receiver="default", emit=Facts())
     await inbox.open()
-    intake = Intake(inbox, AUTH, Limits(in_flight=100), emit=Facts(), now=noon, patience=0.02)
+    intake = Intake(inbox, AUTH, Limits(in_flight=100), emit=Facts(), now=time.time, patience=0.02)
     door = HttpDoor(intake, refusals, emit=Facts(), now=noon)
     length = {b"content-length": b"100"}
     first = asyncio.create_task(Call()(door, a_scope(headers=length)))

@@ -15,7 +15,7 @@ import pytest
 from dgreceiver.errors import SpoolFull
 from dgreceiver.web.spool import AT_ONCE, HELD, Backlog, Frame
 
-NOON = datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
+NOON = datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC).timestamp()
 BIG = HELD // 4  # bytes: four fill the memory
 
 

@@ -600,7 +600,7 @@ async def test_only_what_can_be_put_nowhere_any_more_ends_a_stream_and_what_came
 async def small_spool(heard: Heard) -> AsyncIterator[WebSocketDoor]:
     """The door of a receiver that runs, with a spool of 1 MiB."""
     async with heard.receiver.running(), heard.receiver.opened() as inbox:
-        intake = Intake(inbox, AUTH, Limits(), emit=heard.receiver._emit, now=now)
+        intake = Intake(inbox, AUTH, Limits(), emit=heard.receiver._emit, now=time.time)
         yield WebSocketDoor(
             intake, Refusals(), receiver="default", emit=heard.receiver._emit, now=now, spool=1024 * 1024
         )

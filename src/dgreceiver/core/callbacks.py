@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
 from hashlib import sha256
 from typing import Any
 from uuid import uuid4
@@ -40,7 +39,7 @@ class Callback(msgspec.Struct, frozen=True, gc=False):
     headers: Mapping[str, str]
     path: str  # below where the receiver stands
     query: str
-    received_at: datetime  # aware, UTC
+    received_at: float  # seconds since 1970, by the wall's clock
     job: str | None = None  # what was signed into the URL, if anything was
     context: Mapping[str, Any] | None = None
     connection: str | None = None  # the WebSocket that it came over, if it did

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import chain, compress
+from itertools import chain
 from typing import Any, Literal
 
 import msgspec
@@ -124,9 +124,9 @@ def insert(
     inserted = 0
     for start in range(0, len(rows), ONCE):
         some = rows[start : start + ONCE]
-        filled = [len(some) > values.count(None) for values in zip(*some, strict=True)]
-        sql = _insert_sql(table, tuple(compress(columns, filled)), len(some), placeholder, unless_known)
-        inserted += run(connection, sql, [*chain.from_iterable(compress(row, filled) for row in some)])
+        filled = {name: values for name, *values in zip(columns, *some, strict=True) if not _is_empty(values)}
+        sql = _insert_sql(table, tuple(filled), len(some), placeholder, unless_known)
+        inserted += run(connection, sql, [*chain.from_iterable(zip(*filled.values(), strict=True))])
     return inserted
 
 
@@ -138,6 +138,10 @@ def run(connection: Connection, sql: str, values: Sequence[Any] = ()) -> int:
     with closing(connection.connection.cursor()) as cursor:  # also if it fails: its statement would keep the file open
         cursor.execute(sql, values)
         return int(cursor.rowcount)
+
+
+def _is_empty(values: Sequence[Any]) -> bool:
+    return values[0] is None and values.count(None) == len(values)
 
 
 @lru_cache(maxsize=256)

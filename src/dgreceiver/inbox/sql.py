@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Literal
@@ -216,7 +215,7 @@ class SqlInbox:
                 if self._writer is None:
                     raise
             await asyncio.sleep(pause)
-            job, pause = replace(job), min(2 * pause, LONGEST_PAUSE)
+            job, pause = job.again(), min(2 * pause, LONGEST_PAUSE)
 
     def _tell(self, fact: Fact) -> None:
         """Emit a fact of the writer's thread where all facts are emitted: on the loop."""

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
+
+import msgspec
+from msgspec.structs import replace
 
 from ..errors import InboxError
 
@@ -27,17 +29,20 @@ LOOKS = 10  # in that time, whether the writer gets on
 _handing = Lock()  # held while it is decided who has a job: the writer, or nobody any more
 
 
-@dataclass(slots=True, eq=False)
-class Job:
+class Job(msgspec.Struct, eq=False, kw_only=True):
     """Something to be done by the writer; `result` or `error` is set before its waiter wakes."""
 
     patient: ClassVar[bool] = False  # it is waited for however long that takes
 
-    future: asyncio.Future[Any] = field(init=False)
-    release: Callable[[], None] | None = field(init=False, default=None)
-    result: Any = field(init=False, default=None)
-    error: InboxError | None = field(init=False, default=None)
-    begun: bool = field(init=False, default=False)
+    future: asyncio.Future[Any] = None  # type: ignore[assignment]  # until somebody waits for it
+    release: Callable[[], None] | None = None
+    result: Any = None
+    error: InboxError | None = None
+    begun: bool = False
+
+    def again(self) -> Self:
+        """The same, to be done once more."""
+        return replace(self, result=None, error=None, begun=False)
 
     def let_go(self) -> None:
         """Hold nothing large any more: it will not be done."""

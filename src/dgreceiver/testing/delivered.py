@@ -79,7 +79,7 @@ def deliver(
         headers=_kept({**payload.headers, **(headers or {})}),
         path=path,
         query=query,
-        received_at=received_at,
+        received_at=received_at.timestamp(),
         job=job,
         context=dict(context or {}),
     )
@@ -104,7 +104,7 @@ def _delivery(callback: Callback, label: Label, attempt: int, *, replayed: bool)
     return Delivery(
         key=label.key,
         attempt=attempt,
-        received_at=callback.received_at,
+        received_at=datetime.fromtimestamp(callback.received_at, UTC),
         stream=label.lane,
         context=callback.context or {},
         path=callback.path,

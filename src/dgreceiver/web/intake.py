@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Literal
 from uuid import uuid4
 
@@ -104,7 +104,7 @@ class Intake:
         *,
         ack: Ack = "stored",
         emit: Hook,
-        now: Callable[[], datetime],
+        now: Callable[[], float],
         patience: float = PATIENCE,
         handled_within: float = HANDLED_WITHIN,
     ) -> None:
@@ -128,7 +128,7 @@ class Intake:
         Raises: Refused if it is not taken, or is not handled in time; InboxError if it could not be stored.
         """
         received_at = self._now()
-        admission = self._auth.admit(headers, now=received_at.timestamp())
+        admission = self._auth.admit(headers, now=received_at)
         if admission is None and not self._auth.reads_body:
             raise Unauthorized(_why_unauthorized(headers, RETRIES))
         head = read_head(headers)
@@ -160,7 +160,7 @@ class Intake:
 
         Raises: Unauthorized if nothing else admits it.
         """
-        admission = self._auth.admit(headers, now=self._now().timestamp())
+        admission = self._auth.admit(headers, now=self._now())
         if admission is None:
             raise Unauthorized(_why_unauthorized(headers, NO_RETRY))
         kept = {name: value for name, value in read_head(headers).kept.items() if name != "content-type"}

@@ -6,7 +6,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
 from tempfile import TemporaryFile
 from typing import IO
 
@@ -27,7 +26,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     """A message of a WebSocket, less a callback secret."""
 
     number: int  # in its connection, from 1
-    received_at: datetime  # aware, UTC
+    received_at: float  # seconds since 1970
     data: bytes
 
     @property
