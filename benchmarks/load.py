@@ -73,10 +73,10 @@ def _run_wrk(load: Load) -> Measured:
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         file.write(load.body)
         file.flush()
-        prefix = request_id(load.run, 0)[:-12]
+        first = request_id(load.run, 0)
         command = ["wrk", "-t1", f"-c{load.connections}", f"-d{max(1, round(load.seconds))}s", "--timeout", "60s"]
         command += ["-s", str(Path(__file__).with_name("wrk.lua")), f"http://127.0.0.1:{load.port}/"]
-        command += ["--", file.name, PLACEHOLDER, prefix, AUTHORIZATION]
+        command += ["--", file.name, PLACEHOLDER, first, AUTHORIZATION]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(command, capture_output=True, text=True, timeout=load.seconds + GRACE, check=False)
         ended = time.monotonic()
@@ -122,10 +122,9 @@ class _Loop:
             f"Content-Type: application/json\r\nContent-Length: {len(load.body)}\r\n\r\n"
         )
         start, _, rest = load.body.partition(PLACEHOLDER.encode())
-        prefix = request_id(load.run, 0)[:-12].encode()
         self.load = load
-        self.start, self.rest = head.encode() + start + prefix, rest
-        self.length = len(self.start) + 12 + len(rest)
+        self.start, self.rest = head.encode() + start, rest
+        self.length = len(self.start) + len(PLACEHOLDER) + len(rest)
         self.sent = 0
         self.refused = 0
         self.took: list[float] = []
@@ -218,7 +217,7 @@ class _Loop:
     def _begin(self, connection: _Connection, due: float) -> None:
         self.sent += 1
         connection.began = due
-        parts = (self.start, b"%012x" % self.sent, self.rest)
+        parts = (self.start, request_id(self.load.run, self.sent).encode(), self.rest)
         try:
             sent = connection.socket.sendmsg(parts)
         except BlockingIOError:

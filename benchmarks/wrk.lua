@@ -1,14 +1,14 @@
--- Every request is the one before with another request_id: three strings joined, nothing else built.
--- wrk ... -s wrk.lua URL -- BODY_FILE PLACEHOLDER ID_PREFIX AUTHORIZATION
+-- Every request is the one before with another request_id, as `request_id` in bodies.py makes them.
+-- wrk ... -s wrk.lua URL -- BODY_FILE PLACEHOLDER FIRST_ID AUTHORIZATION
 
-local start, rest, prefix
+local start, rest, made, middle
 local n = 0
 
 function init(args)
    local file = assert(io.open(args[1], "rb"))
    local body = file:read("*a")
    file:close()
-   prefix = args[3]
+   made, middle = tonumber(args[3]:sub(1, 8) .. args[3]:sub(10, 13), 16), args[3]:sub(14, 24)
    wrk.headers["Authorization"] = args[4]
    wrk.headers["Content-Type"] = "application/json"
    local whole = wrk.format("POST", nil, nil, body)
@@ -18,7 +18,9 @@ end
 
 function request()
    n = n + 1
-   return start .. prefix .. string.format("%012x", n) .. rest
+   local now = made + math.floor(n / 8)
+   local high = math.floor(now / 65536)
+   return start .. string.format("%08x-%04x%s%012x", high, now - high * 65536, middle, n) .. rest
 end
 
 function done(summary, latency)
