@@ -358,9 +358,9 @@ async def reading_without_end(room: Room) -> None:
     await room.lease().read(never, 1)
 
 
-async def test_a_room_in_which_nobody_reads_does_not_look():
+async def test_a_room_in_which_nobody_is_does_not_look():
     room = new_room(stall=0.02)
-    await room.lease().read(at_once, 1)
+    (await a_lease(room, 1)).give_back()
     await until(lambda: not room._watching)
     with pytest.raises(TooSlow):
         await room.lease().read(never, 1)  # and begins again

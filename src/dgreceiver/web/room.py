@@ -12,6 +12,7 @@ from bisect import insort
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from itertools import count
+from math import inf
 from typing import Any, TypeVar
 
 from ..errors import Busy, TooSlow
@@ -22,6 +23,7 @@ HURRY = 0.5  # seconds that a body may take to bring a piece while others find n
 LOOK = 0.1  # seconds between looks for who is slow, while somebody waits
 LOOKS = 4  # for who is late, within the shorter of the two limits
 LONGEST_LOOK = 1.0  # seconds
+NEVER = inf
 
 Read = TypeVar("Read")
 
@@ -52,23 +54,27 @@ class Room:
         self, size: int, *, stall: float, whole: float, patience: float = PATIENCE, hurry: float = HURRY
     ) -> None:
         self.size = size
+        self.stall = stall
         self.whole = whole
         self._free = size  # below 0 if a server hands over more than a piece at once
-        self._stall = stall
         self._patience = patience
         self._hurry = hurry
         self._numbers = count()
-        self._leases: set[Lease] = set()  # who holds any
+        self._leases: set[Lease] = set()
         self._waiting: list[_Place] = []  # in order of arrival of their bodies
         self._giving_way: Lease | None = None  # was told to
         self._looking = False
-        self._reading: set[Lease] = set()
         self._watching = False
         self._watch_every = min(stall / LOOKS, whole / LOOKS, LONGEST_LOOK)
 
     def lease(self) -> Lease:
         """What the current task's body will hold; nothing yet."""
-        return Lease(self, next(self._numbers))
+        lease = Lease(self, next(self._numbers))
+        self._leases.add(lease)
+        if not self._watching:
+            self._watching = True
+            lease.loop.call_later(self._watch_every, self._watch, lease.loop)
+        return lease
 
     def take(self, lease: Lease, size: int) -> bool:
         """Take room if it is there and nobody waits for any; whoever has all there is may go on."""
@@ -100,17 +106,19 @@ class Room:
     def give(self, lease: Lease, size: int) -> None:
         """Note that a lease holds so much less; or more, which is there already."""
         self._hand(lease, -size)
-        if not lease.size:
-            self._leases.discard(lease)
         if self._waiting:
             self._serve()
         if not lease.size and self._giving_way is lease:
             self._make_way()
 
+    def end(self, lease: Lease) -> None:
+        """Note that a lease is over."""
+        self._leases.discard(lease)
+        self.give(lease, lease.size)
+
     def _hand(self, lease: Lease, size: int) -> None:
         self._free -= size
         lease.size += size
-        self._leases.add(lease)
 
     def _leave(self, place: _Place) -> None:
         if place.served:  # in the same moment
@@ -145,7 +153,7 @@ class Room:
     def _last_of_all_who_wait(self) -> Lease | None:
         """If nobody who holds any can go on, the one who came last, who is told so."""
         stuck = [place for place in self._waiting if place.lease.size and not place.turn.done()]
-        if not stuck or len(stuck) < len(self._leases):
+        if not stuck or len(stuck) < len([lease for lease in self._leases if lease.size]):
             return None
         stuck[-1].turn.set_exception(stuck[-1].error)
         return stuck[-1].lease
@@ -155,28 +163,18 @@ class Room:
         for lease in sorted(self._leases, key=lambda lease: lease.moved_at):
             if lease.loop.time() - lease.moved_at < self._hurry:
                 break
-            if lease in self._reading and lease.end_read():
+            if lease.size and lease.end_read():
                 return lease
         return None
 
     # --- who is late
 
-    def begin_read(self, lease: Lease) -> None:
-        lease.due = lease.loop.time() + self._stall
-        self._reading.add(lease)
-        if not self._watching:
-            self._watching = True
-            lease.loop.call_later(self._watch_every, self._watch, lease.loop)
-
-    def read_ended(self, lease: Lease) -> None:
-        self._reading.discard(lease)
-
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
-        for lease in self._reading:
+        for lease in self._leases:
             if now >= lease.due or now >= lease.until:
                 lease.end_read()
-        self._watching = bool(self._reading)
+        self._watching = bool(self._leases)
         if self._watching:
             loop.call_later(self._watch_every, self._watch, loop)
 
@@ -192,7 +190,8 @@ class Lease:
         self.size = 0
         self.loop = asyncio.get_running_loop()
         self.moved_at = self.loop.time()  # when it had last brought a piece
-        self.until = self.due = self.moved_at + room.whole
+        self.due = NEVER  # of the read that it is in
+        self.until = self.moved_at + room.whole
         self._late = False
         self._task: asyncio.Task[Any] = asyncio.current_task(self.loop)  # type: ignore[assignment]  # it is called in one
         self._others = self._task.cancelling()
@@ -204,7 +203,7 @@ class Lease:
         """
         if not self._room.take(self, most):
             await self._room.wait(self, most)
-        self._room.begin_read(self)
+        self.due = self.loop.time() + self._room.stall
         try:
             return await read()
         except asyncio.CancelledError:
@@ -214,11 +213,11 @@ class Lease:
                 "the body stalled, took too long in all, or was slow while others found no room; see Limits"
             ) from None
         finally:
-            self._room.read_ended(self)
+            self.due = NEVER
 
     def end_read(self) -> bool:
-        """End the read that it is in; whether that was not done already."""
-        if self._late:
+        """End the read that it is in; whether it was in one, and that was not done already."""
+        if self.due == NEVER or self._late:
             return False
         self._late = True
         return self._task.cancel()
@@ -244,4 +243,4 @@ class Lease:
         self.moved_at = self.loop.time()
 
     def give_back(self) -> None:
-        self._room.give(self, self.size)
+        self._room.end(self)
