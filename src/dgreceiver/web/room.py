@@ -82,7 +82,8 @@ class Room:
             return True
         if self._waiting or size > self._free:
             return False
-        self._hand(lease, size)
+        self._free -= size
+        lease.size += size
         return True
 
     async def wait(self, lease: Lease, size: int) -> None:
@@ -105,7 +106,8 @@ class Room:
 
     def give(self, lease: Lease, size: int) -> None:
         """Note that a lease holds so much less; or more, which is there already."""
-        self._hand(lease, -size)
+        self._free += size
+        lease.size -= size
         if self._waiting:
             self._serve()
         if not lease.size and self._giving_way is lease:
@@ -115,10 +117,6 @@ class Room:
         """Note that a lease is over."""
         self._leases.discard(lease)
         self.give(lease, lease.size)
-
-    def _hand(self, lease: Lease, size: int) -> None:
-        self._free -= size
-        lease.size += size
 
     def _leave(self, place: _Place) -> None:
         if place.served:  # in the same moment
@@ -133,7 +131,8 @@ class Room:
             place = self._waiting.pop(0)
             if not place.turn.done():  # else it has just stopped waiting
                 place.served = True
-                self._hand(place.lease, place.size)
+                self._free -= place.size
+                place.lease.size += place.size
                 place.lease.delay(place.lease.loop.time() - place.since)
                 place.turn.set_result(None)
         if self._waiting and not self._looking:
