@@ -11,7 +11,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
@@ -63,7 +62,7 @@ MADE = {"Transcript": recorded, "Audio": spoken, "LiveResult": live}
 
 
 def _callback(body: bytes, headers: dict[str, str] = JSON) -> Callback:
-    return Callback(body, headers, "/", "", datetime.now(UTC))
+    return Callback(body, headers, "/", "", time.time())
 
 
 def fill(path: Path, made: Callable[[int], Callback], count: int) -> None:

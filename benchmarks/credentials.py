@@ -43,7 +43,7 @@ class ByteByByte(BasicAuth):
         for one, other in zip(sent, self._header, strict=False):
             if one != other:
                 return None
-        return self._admission()
+        return self._admission
 
 
 def wrong(right: int) -> str:

@@ -10,8 +10,8 @@ from zstandard import BufferSegment, ZstdCompressor, ZstdError, decompress
 SMALLEST = 64  # bytes below which there is nothing to gain
 LARGE = 32 * 1024  # bytes from which packing better pays
 
-# Levels. For 5 KB the quick one takes two thirds of the time of the better one, for a third more on the disk; for
-# 150 KB hardly less, for 40 % more (`benchmarks/packing.py`).
+# Levels. The quick one takes two fifths more of the disk, and of small bodies two thirds of the time, of large ones
+# seven eighths (benchmarks/packing.py).
 QUICK, BETTER = -3, 1
 
 ZSTD = "zstd"
