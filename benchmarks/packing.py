@@ -1,9 +1,9 @@
-"""What levels of zstd cost, and what they save: why small bodies are packed quickly and large ones better.
+"""What levels of zstd cost, and what they save.
 
     python benchmarks/packing.py
 
-Packs bodies of several sizes in turns of all levels and prints medians, each beside that of level 1. Below `LARGE`
-bytes dgreceiver packs by the level `QUICK`, from there on by `BETTER`.
+Packs bodies of several sizes in turns of all levels and prints medians, each beside that of level 1; a star is at the
+level by which dgreceiver packs.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from time import process_time
 from bodies import body_of
 from zstandard import ZstdCompressor
 
-from dgreceiver.inbox.packing import BETTER, LARGE, QUICK
+from dgreceiver.inbox.packing import LEVEL
 
-LEVELS = (3, BETTER, -1, QUICK, -5, -10)
+LEVELS = (3, 1, -1, LEVEL, -5, -10)
 SIZES = (1_000, 5_000, 20_000, 50_000, 150_000, 1_000_000)  # bytes
 AT_ONCE = 1_000_000  # bytes in one call
 REPEATS = 15
@@ -29,7 +29,7 @@ def main() -> None:
         seconds = _seconds([body] * max(1, AT_ONCE // size))
         packed = {level: len(ZstdCompressor(level=level).compress(body)) for level in LEVELS}
         for level in LEVELS:
-            mark = "*" if level == (QUICK if size < LARGE else BETTER) else ""
+            mark = "*" if level == LEVEL else ""
             print(
                 f"{len(body):9,} {mark + str(level):>5} {seconds[level] * 1e6:8,.1f} "
                 f"{seconds[level] / seconds[1]:9.2f} {packed[level]:8,} {packed[level] / packed[1]:9.2f}"
