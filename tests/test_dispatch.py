@@ -29,7 +29,7 @@ from dgreceiver import (
     Transcript,
     Unknown,
 )
-from dgreceiver.dispatch import ALONE_FROM, MOST_CRASHES, PIECE, Dispatcher
+from dgreceiver.dispatch import ALONE_FROM, IN_A_TURN, MOST_CRASHES, Dispatcher
 from dgreceiver.facts import (
     DeliveryBuried,
     DeliveryUnhandled,
@@ -975,8 +975,8 @@ async def test_bodies_are_claimed_only_as_far_as_there_is_room_for_them(tmp_path
     assert most == 2
 
 
-async def test_between_large_bodies_the_loop_turns_as_often_as_it_takes_to_read_one(tmp_path):
-    text = "word " * 4_000
+async def test_between_large_bodies_the_loop_turns_the_more_often_the_larger_they_are(tmp_path):
+    text = "word " * 12_000
     await stored(tmp_path, *(transcript(text) for _ in range(3)))
     work, turns, at = Dispatching(tmp_path), 0, list[int]()
 
@@ -988,6 +988,6 @@ async def test_between_large_bodies_the_loop_turns_as_often_as_it_takes_to_read_
         while len(at) < 3:
             turns += 1
             await asyncio.sleep(0)
-    pieces = len(transcript(text).body) // PIECE
-    assert pieces >= 3
-    assert [later - sooner >= pieces for sooner, later in pairwise(at)] == [True, True]
+    owed = len(transcript(text).body) // IN_A_TURN
+    assert owed >= 3
+    assert [later - sooner >= owed for sooner, later in pairwise(at)] == [True, True]

@@ -22,7 +22,8 @@ from .threads import Threads
 ALONE_FROM = 5  # crashes from which a delivery runs with no other beside it
 MOST_CRASHES = 100
 MOST_AHEAD = 192  # deliveries claimed beyond the free slots, if the last ones were quick
-PIECE = 64 * 1024  # bytes that a server reads of a socket in one turn of the loop, about
+LARGE = 64 * 1024  # bytes from which bodies take turns
+IN_A_TURN = 256 * 1024  # bytes of large bodies parsed in one turn of the loop: some milliseconds
 ROOM = 64 * 1024 * 1024  # bytes of bodies in progress beyond which nothing more is claimed
 LONGEST_ERROR = 500  # characters of an error that are kept
 PATIENCE = 10.0  # seconds that running handlers have to end when we stop
@@ -74,6 +75,7 @@ class Dispatcher:
         self._stopping = False
         self._one_at_a_time = asyncio.Lock()  # a whole stream in memory
         self._parsing = asyncio.Lock()  # a large body
+        self._parsed_ahead = 0  # bytes of large bodies, of which turns of the loop are still owed
         self._held = 0  # bytes of bodies that are ready or running
         self._ended = 0  # deliveries since the last claim
         self._unhandled: set[str] = set()  # kinds that somebody has been told of
@@ -191,12 +193,14 @@ class Dispatcher:
         return await self._hand(event, entry, wanting)
 
     async def _parsed(self, entry: Entry, body: bytes) -> Event:
-        """The event of a body; large ones take turns with what comes in, which is read in pieces of that size."""
-        if len(body) < PIECE:
+        """The event of a body; large ones take turns with what comes in."""
+        if len(body) < LARGE:
             return parse(entry.kind, body, entry.headers)
         async with self._parsing:
             event = parse(entry.kind, body, entry.headers)
-            for _ in range(len(body) // PIECE):
+            self._parsed_ahead += len(body)
+            while self._parsed_ahead >= IN_A_TURN:
+                self._parsed_ahead -= IN_A_TURN
                 await asyncio.sleep(0)
         return event
 
