@@ -292,6 +292,11 @@ def test_an_id_that_does_not_count_gives_way_to_one_that_does():
     ("came", "key"),
     [
         pytest.param(callback(recorded()), "fd65b2c011cb15cf0b5ae70dd33ff648", id="recorded"),
+        pytest.param(
+            callback(recorded("01996c61-5b5b-7b5b-8000-0123456789ab")),
+            "01996c615b5b963d274ffa7daaef849bdf9497b24296",
+            id="with a time",
+        ),
         pytest.param(callback(read()), "5282590e4f68a1405ab1eb05df2d4010", id="read"),
         pytest.param(callback(failure()), "b72c4becc07e9a75ab4fb71c4975c151", id="failure"),
         pytest.param(callback(b"1", {**MP3, "dg-request-id": "a-1"}), "7073d51e78aebf2725047a28c825aa2c", id="audio"),
@@ -306,6 +311,24 @@ def test_an_id_that_does_not_count_gives_way_to_one_that_does():
 )
 def test_a_release_never_changes_a_key(came, key):
     assert label(came).key == key
+
+
+@pytest.mark.parametrize(
+    ("request_id", "time"),
+    [
+        pytest.param("01996c61-5b5b-7b5b-8000-0123456789ab", "01996c615b5b", id="version 7"),
+        pytest.param("01996c61-5b5b-4b5b-8000-0123456789ab", "", id="version 4"),
+        pytest.param("01996c61-5b5b-7b5b-8000-0123456789abc", "", id="too long"),
+        pytest.param("01996c61-5b5b-7", "", id="too short"),
+        pytest.param("01'; --/-../.-7b5b-8000-0123456789ab", "", id="signs"),
+        pytest.param("ééééééé1-5b5b-7b5b-8000-0123456789ab", "", id="letters of others"),
+    ],
+)
+def test_a_key_begins_with_the_time_of_an_id_that_has_one(request_id, time):
+    keys = [label(callback(made(request_id))).key for made in (recorded, read, failure)]
+    assert [key[: len(time)] for key in keys] == [time] * 3
+    assert [len(key) for key in keys] == [len(time) + 32] * 3
+    assert len(set(keys)) == 3
 
 
 def test_a_release_never_changes_a_lane():
