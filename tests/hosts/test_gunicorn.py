@@ -29,12 +29,13 @@ if not os.environ.get("CI"):  # there they have to be installed
 
 ROOT = Path(__file__).parents[2]
 GTHREAD = ("--worker-class=gthread", "--threads=8")
-RECYCLED = ("--max-requests=60", "--max-requests-jitter=20")
+LAST = 50  # of a worker's requests, at most
+RECYCLED = (f"--max-requests={LAST - 10}", "--max-requests-jitter=10")
 HOSTS = [
-    pytest.param("flask", ("--workers=4", *RECYCLED), id="flask, sync"),
-    pytest.param("flask", ("--workers=2", *GTHREAD, *RECYCLED, "--preload"), id="flask, gthread, preloaded"),
-    pytest.param("django", ("--workers=4", *RECYCLED, "--preload"), id="django, sync, preloaded"),
-    pytest.param("django", ("--workers=2", *GTHREAD, *RECYCLED), id="django, gthread"),
+    pytest.param("flask", 2, RECYCLED, id="flask, sync"),
+    pytest.param("flask", 3, (*GTHREAD, *RECYCLED, "--preload"), id="flask, gthread, preloaded"),
+    pytest.param("django", 3, (*RECYCLED, "--preload"), id="django, sync, preloaded"),
+    pytest.param("django", 2, (*GTHREAD, *RECYCLED), id="django, gthread"),
 ]
 
 
@@ -143,17 +144,18 @@ async def handle_the_rest(folder: Path, gunicorn: Gunicorn) -> Counter[str]:
     return handled
 
 
-@pytest.mark.parametrize(("app", "options"), HOSTS)
-async def test_each_callback_is_handled_once_though_workers_come_and_go(app, options, tmp_path):
-    with a_gunicorn(tmp_path, app, options) as gunicorn, Senders(gunicorn.url) as senders:
+@pytest.mark.parametrize(("app", "workers", "options"), HOSTS)
+async def test_each_callback_is_handled_once_though_workers_come_and_go(app, workers, options, tmp_path):
+    with a_gunicorn(tmp_path, app, (f"--workers={workers}", *options)) as gunicorn, Senders(gunicorn.url) as senders:
         own = senders.get("/own")
-        senders.send([f"r-{n}" for n in range(200)])
+        senders.send([f"r-{n}" for n in range(workers * LAST)])
         senders.send_until_nobody_answers()
-        until(lambda: len(senders.acknowledged) > 250)
+        until(lambda: len(senders.acknowledged) > workers * LAST + 20)
         gunicorn.stop()
     handled = await handle_the_rest(tmp_path, gunicorn)
     assert (own.text, own.headers["content-type"].partition(";")[0]) == ("one two", "text/plain")
     assert [line for line in gunicorn.log.splitlines() if "[INFO]" not in line] == []
+    assert gunicorn.log.count("Booting worker") > workers
     assert senders.acknowledged - handled.keys() == set()
     assert {request_id: times for request_id, times in handled.items() if times > 1} == {}
 
@@ -162,7 +164,7 @@ async def test_each_callback_is_handled_once_though_workers_come_and_go(app, opt
 def test_another_worker_takes_over_from_one_that_is_killed(app, tmp_path):
     with a_gunicorn(tmp_path, app, ("--workers=3", "--preload")) as gunicorn, Senders(gunicorn.url) as senders:
         senders.send([f"r-{n}" for n in range(10)])
-        senders.send([f"{SLOW}{n}" for n in range(8)])
+        senders.send([f"{SLOW}{n}" for n in range(4)])
         until(lambda: gunicorn.ids("begun") - gunicorn.ids("ended"))
         killed = {by for _, _, by in gunicorn.noted()}
         for worker in killed:

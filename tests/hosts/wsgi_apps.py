@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from wsgiref.types import WSGIApplication
 
+import dgreceiver.inbox.sqlite  # noqa: F401 - else every worker does it, also one that was forked from what is loaded
 from dgreceiver import BasicAuth, Event, Receiver, WSGICallbackMiddleware
 
 SLOW = "slow-"  # a request_id that begins so is handled for a while
