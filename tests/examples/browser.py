@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -59,11 +60,12 @@ def browser(folder: Path) -> Iterator[Path]:
         tell(f"no browser to look with; install one of {', '.join(PROGRAMS)}")
     log = folder / "browser.log"
     with log.open("w") as file:
-        process = subprocess.Popen([program, f"--user-data-dir={folder / 'browser'}", *OPTIONS], stderr=file)
+        command = [program, f"--user-data-dir={folder / 'browser'}", *OPTIONS]
+        process = subprocess.Popen(command, stderr=file, start_new_session=True)
     try:
         yield log
     finally:
-        process.terminate()
+        os.killpg(process.pid, signal.SIGTERM)  # the program may be a script that has started the browser
         process.wait()
 
 
