@@ -25,7 +25,7 @@ from .stories import STORIES
 
 AT_A_TIME = 2
 TRIED_WHOLE = "a transcript"
-EACH = int(os.environ.get("EACH_CRASH_POINT", "3"))  # of the other stories is tried: all take half a minute
+EACH = int(os.environ.get("EACH_CRASH_POINT", "5"))  # of the other stories is tried: all take half a minute
 PAGE = (Path(__file__).parents[2] / "docs" / "crash-points.md").read_text()
 
 
