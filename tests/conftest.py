@@ -4,6 +4,11 @@ import os
 import subprocess
 
 import pytest
+from hypothesis import settings
+
+if not os.environ.get("CI"):  # there hypothesis throws the same dice in each run; --hypothesis-profile=default has 100
+    settings.register_profile("by hand", max_examples=50)
+    settings.load_profile("by hand")
 
 LONG = {"torture", "crash", "hosts", "examples"}  # folders of tests that start many processes
 

@@ -1,4 +1,7 @@
-"""What the tests of the whole receiver share: receivers, clients, servers, and the apps that the servers run."""
+"""What the tests of the whole receiver share: receivers, clients, servers, and the apps that the servers run.
+
+Such an app is a process that imports this first, so httpx and uvicorn are imported where they are used.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,17 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import httpx
-import uvicorn
 from starlette.types import ASGIApp, Message, Scope
 
 from dgreceiver import BasicAuth, Event, ExtraAuth, Limits, Receiver
 from dgreceiver.facts import CallbackStored, Fact
-from dgreceiver.testing.payloads import Payload
+
+if TYPE_CHECKING:
+    import httpx
+
+    from dgreceiver.testing.payloads import Payload
 
 USER, PASSWORD = "deepgram", "fake-password"
 AUTH = BasicAuth(USER, PASSWORD)
@@ -91,6 +96,8 @@ async def calling(
     app: ASGIApp, *, auth: tuple[str, str] | None = (USER, PASSWORD), root_path: str = ""
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client that calls an app without a socket in between."""
+    import httpx
+
     transport = httpx.ASGITransport(app, raise_app_exceptions=True, root_path=root_path)
     async with httpx.AsyncClient(transport=transport, base_url="http://hooks.example.com", auth=auth) as client:
         yield client
@@ -198,6 +205,8 @@ async def living(app: ASGIApp, state: dict[str, Any] | None = None) -> AsyncIter
 @asynccontextmanager
 async def served(app: ASGIApp, **config: Any) -> AsyncIterator[str]:
     """The address of a uvicorn that serves an app from the test's own loop."""
+    import uvicorn
+
     listening = listen()
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, **{"ws": "websockets-sansio", **config}))
     serving = asyncio.create_task(server._serve([listening]))
@@ -256,6 +265,8 @@ class Server:
 
 
 def _serve(make: Callable[[Path], ASGIApp], folder: Path, listening: socket.socket) -> None:
+    import uvicorn
+
     logging.basicConfig(filename=folder / "log.txt", level=logging.WARNING)
     uvicorn.Server(uvicorn.Config(make(folder), log_config=None, lifespan="on")).run([listening])
 

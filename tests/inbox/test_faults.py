@@ -322,11 +322,11 @@ def test_a_loop_that_has_closed_is_told_nothing(durable):
 
 
 async def test_whenever_it_is_killed_what_was_acknowledged_is_there_and_what_was_settled_stays_so(durable, tmp_path):
-    """Ten processes store, one of them handles, and all are killed one after another."""
+    """Six processes store, one of them handles, and all are killed one after another."""
     chance = random.Random(1)
     ledger = tmp_path / "ledger"
     with ExitStack() as stack, ledger.open("ab") as log:
-        lives = [stack.enter_context(process("work", durable.path, n * 10_000_000, said=log)) for n in range(10)]
+        lives = [stack.enter_context(process("work", durable.path, n * 10_000_000, said=log)) for n in range(6)]
         for life in lives:
             enough = os.fstat(log.fileno()).st_size + chance.randrange(1, 8_000)
             await until(partial(_has_grown, log, enough))
