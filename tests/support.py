@@ -235,15 +235,15 @@ def address(listening: socket.socket) -> str:
     return f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
-_processes = multiprocessing.get_context("forkserver")  # a fork of what has all imported is up at once
-_processes.set_forkserver_preload(["tests.warm"])
+FORKED = multiprocessing.get_context("forkserver")  # a fork of what has all imported is up at once
+FORKED.set_forkserver_preload(["tests.warm"])
 
 
 class Server:
     """A process that serves an app at a socket which outlives it, so that callers wait while it is replaced."""
 
     def __init__(self, make: Callable[[Path], ASGIApp], folder: Path, listening: socket.socket) -> None:
-        self._process = _processes.Process(target=_serve, args=(make, folder, listening), daemon=True)
+        self._process = FORKED.Process(target=_serve, args=(make, folder, listening), daemon=True)
         self._process.start()
         self.pid = self._process.pid or 0
         self.killed_at = 0.0  # by the monotonic clock

@@ -12,6 +12,7 @@ for module in (
     "dgreceiver.inbox.sqlite",
     "sqlalchemy.dialects.sqlite.pysqlite",
     "tests.crash.apps",
+    "tests.inbox.process",
     "tests.support",
     "uvicorn.lifespan.on",
     "uvicorn.loops.auto",

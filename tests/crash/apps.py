@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import multiprocessing
 import socket
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
@@ -34,12 +33,11 @@ from dgreceiver import (
 )
 from dgreceiver.inbox.contract import Inbox
 
-from ..support import Ledger, in_file, new_receiver, until
+from ..support import FORKED, Ledger, in_file, new_receiver, until
 from .points import Point, Points
 
 BEGIN = "/begin"  # where the sender says that the points count from now on
 SOON = 0.01  # seconds
-_processes = multiprocessing.get_context("forkserver")
 
 
 class Life(NamedTuple):
@@ -53,7 +51,7 @@ class Process:
     """A process that may kill itself."""
 
     def __init__(self, target: Callable[..., None], *args: Any) -> None:
-        self._process = _processes.Process(target=target, args=args, daemon=True)
+        self._process = FORKED.Process(target=target, args=args, daemon=True)
         self._process.start()
         self.pid = self._process.pid or 0
 

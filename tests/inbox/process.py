@@ -1,7 +1,4 @@
-"""A process that works on an inbox until it is killed; it says what it does line by line.
-
-Run as `process.py WHAT PATH [...]`.
-"""
+"""A process that works on an inbox until it is killed; it says what it does line by line."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import asyncio
 import os
 import resource
 import signal
-import sys
+import socket
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -20,6 +17,8 @@ from dgreceiver.core.callbacks import Callback
 from dgreceiver.errors import InboxError
 from dgreceiver.inbox.contract import Mark
 from dgreceiver.inbox.sqlite import SqliteFile, SqliteInbox
+
+from ..support import FORKED
 
 ROOM = 1024 * 1024 * 1024
 DONE = {"save": Mark(1, done=True)}
@@ -119,13 +118,35 @@ async def overflow(path: str) -> None:
     await inbox.close()
 
 
-if __name__ == "__main__":
-    jobs: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
-        "hold": hold,
-        "stream": stream,
-        "stop": stop,
-        "fork": fork,
-        "work": work,
-        "overflow": overflow,
-    }
-    asyncio.run(jobs[sys.argv[1]](*sys.argv[2:]))
+class Process:
+    """A process that does one of these things; what it says goes to a file, or can be read."""
+
+    def __init__(self, work: Callable[..., Coroutine[Any, Any, None]], *args: object, said: Path | None = None) -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            self._process = FORKED.Process(target=_run, args=(theirs, said, work, *map(str, args)), daemon=True)
+            self._process.start()
+            self.said = ours.makefile("r")  # in it the socket stays open
+        self.pid = self._process.pid or 0
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def wait(self) -> int | None:
+        self._process.join()
+        return self._process.exitcode
+
+    def close(self) -> None:
+        self.kill()
+        self.wait()
+        self.said.close()
+
+
+def _run(channel: socket.socket, said: Path | None, work: Callable[..., Coroutine[Any, Any, None]], *args: str) -> None:
+    os.dup2(channel.fileno(), 0)
+    os.dup2(os.open(said, os.O_WRONLY | os.O_APPEND | os.O_CREAT) if said else channel.fileno(), 1)
+    channel.close()
+    asyncio.run(work(*args))

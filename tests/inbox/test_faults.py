@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 import pytest
 
@@ -22,6 +21,7 @@ from dgreceiver.inbox.locks import FileLock
 from dgreceiver.inbox.sqlite import SqliteFile
 from dgreceiver.inbox.store import Upkeep
 
+from .process import Process, overflow, work
 from .stores import (
     SAVED,
     Shelf,
@@ -33,7 +33,6 @@ from .stores import (
     transcript,
     until,
 )
-from .test_sqlite import process
 
 MB = 1024 * 1024
 
@@ -167,11 +166,11 @@ async def test_a_file_that_may_not_grow_refuses_what_is_new_and_recovers(durable
     async with durable.opened():
         pass
     said: dict[str, set[str]] = {}
-    with process("overflow", durable.path) as running:
-        for line in (await asyncio.to_thread(running.communicate))[0].splitlines():
+    with closing(Process(overflow, durable.path)) as running:
+        for line in await asyncio.to_thread(running.said.readlines):
             word, name, *_ = line.split()
             said.setdefault(word, set()).add(name)
-    assert running.returncode == 0
+        assert await asyncio.to_thread(running.wait) == 0
     assert {name.split("-")[0] for name in said["refused"]} == {"full"}
     async with durable.opened() as again:
         there = {entry.request_id: entry.state for entry in await again.page(limit=200)}
@@ -322,14 +321,17 @@ def test_a_loop_that_has_closed_is_told_nothing(durable):
 
 
 async def test_whenever_it_is_killed_what_was_acknowledged_is_there_and_what_was_settled_stays_so(durable, tmp_path):
-    """Six processes store, one of them handles, and all are killed one after another."""
+    """Ten processes store, one of them handles, and all are killed one after another."""
     chance = random.Random(1)
     ledger = tmp_path / "ledger"
-    with ExitStack() as stack, ledger.open("ab") as log:
-        lives = [stack.enter_context(process("work", durable.path, n * 10_000_000, said=log)) for n in range(6)]
+    ledger.touch()
+    with ExitStack() as stack:
+        lives = [Process(work, durable.path, n * 10_000_000, said=ledger) for n in range(10)]
         for life in lives:
-            enough = os.fstat(log.fileno()).st_size + chance.randrange(1, 8_000)
-            await until(partial(_has_grown, log, enough))
+            stack.enter_context(closing(life))
+        for life in lives:
+            enough = ledger.stat().st_size + chance.randrange(1, 8_000)
+            await until(partial(_has_grown, ledger, enough))
             life.kill()
             life.wait()
     said = [line.split() for line in ledger.read_text().splitlines()]
@@ -349,8 +351,8 @@ async def test_whenever_it_is_killed_what_was_acknowledged_is_there_and_what_was
         assert acknowledged | settled <= await all_done(inbox)
 
 
-def _has_grown(log: IO[bytes], size: int) -> bool:
-    return os.fstat(log.fileno()).st_size > size
+def _has_grown(file: Path, size: int) -> bool:
+    return file.stat().st_size > size
 
 
 async def all_done(inbox) -> set[str]:

@@ -7,8 +7,6 @@ import os
 import signal
 import sqlite3
 import stat
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -16,7 +14,6 @@ from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -35,6 +32,7 @@ from dgreceiver.inbox.sqlite import BOOT, SqliteFile, SqliteInbox, SqliteMemory,
 from dgreceiver.inbox.store import Call, Upkeep
 from dgreceiver.inbox.tables import REVISIONS, VERSION_TABLE, callbacks, metadata
 
+from .process import Process, fork, hold, stop, stream, work
 from .stores import (
     FAILED,
     SAVED,
@@ -56,7 +54,6 @@ from .stores import (
 )
 
 DAY = timedelta(days=1)
-PROCESS = Path(__file__).with_name("process.py")
 
 
 @pytest.fixture
@@ -71,20 +68,9 @@ def ready(durable):
     return durable
 
 
-@contextmanager
-def process(*args: object, said: int | IO[bytes] = subprocess.PIPE) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, str(PROCESS), *map(str, args)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said, text=True) as running:
-        try:
-            yield running
-        finally:
-            running.kill()
-
-
-async def heard(running: subprocess.Popen[str], word: str) -> str:
+async def heard(running: Process, word: str) -> str:
     """The rest of the first line that begins with the word."""
-    assert running.stdout is not None
-    while line := await asyncio.to_thread(running.stdout.readline):
+    while line := await asyncio.to_thread(running.said.readline):
         said, _, rest = line.strip().partition(" ")
         if said == word:
             return rest
@@ -474,7 +460,7 @@ async def test_an_inbox_on_a_temporary_file_system_says_so(small_disk):
 
 async def test_of_two_processes_both_store_and_one_owns(ready):
     async with ready.opened() as other:
-        with process("hold", ready.path) as owner:
+        with closing(Process(hold, ready.path)) as owner:
             await heard(owner, "ready")
             first = await other.put(transcript("r-1"))
             assert await heard(owner, "leased") == first.key
@@ -489,7 +475,7 @@ async def test_of_two_processes_both_store_and_one_owns(ready):
 async def test_when_the_owner_is_killed_another_takes_over_at_once(ready):
     async with ready.opened() as other:
         put = await other.put(transcript("r-1"))
-        with process("hold", ready.path) as owner:
+        with closing(Process(hold, ready.path)) as owner:
             await heard(owner, "leased")
             claim = asyncio.ensure_future(claimed(other))
             await other.counts()
@@ -505,7 +491,7 @@ async def test_when_the_owner_is_killed_another_takes_over_at_once(ready):
 
 async def test_a_stream_ends_when_the_process_that_holds_its_socket_is_killed(ready):
     async with ready.opened() as owner:
-        with process("stream", ready.path) as holder:
+        with closing(Process(stream, ready.path)) as holder:
             await heard(holder, "ready")
             ready.clock.now = time.time() + 60
             await worked_off(owner)
@@ -524,7 +510,7 @@ async def test_in_memory_nobody_else_holds_a_socket():
 
 
 async def test_while_there_is_no_pause_in_what_comes_in_it_is_handled_all_the_same(ready):
-    with process("work", ready.path, 0) as busy:
+    with closing(Process(work, ready.path, 0)) as busy:
         await asyncio.wait_for(heard(busy, "settled"), 5)
         busy.kill()
 
@@ -532,7 +518,7 @@ async def test_while_there_is_no_pause_in_what_comes_in_it_is_handled_all_the_sa
 async def test_a_run_that_ended_forgets_the_crashes_before_it(ready):
     async with ready.opened() as other:
         await other.put(transcript("r-1"))
-        with process("hold", ready.path) as owner:
+        with closing(Process(hold, ready.path)) as owner:
             await heard(owner, "leased")
         await other.postpone(await entry_of(other), FAILED, wait=0, error="not yet")
         assert (await entry_of(other)).crashes == 0
@@ -541,7 +527,7 @@ async def test_a_run_that_ended_forgets_the_crashes_before_it(ready):
 async def test_a_fork_that_lives_on_holds_no_lock(ready):
     async with ready.opened() as other:
         await other.put(transcript("r-1"))
-        with process("fork", ready.path) as owner:
+        with closing(Process(fork, ready.path)) as owner:
             child, _ = (await heard(owner, "child")).split()
             owner.send_signal(signal.SIGKILL)
             owner.wait()
@@ -553,16 +539,16 @@ async def test_a_fork_that_lives_on_holds_no_lock(ready):
 
 
 @asynccontextmanager
-async def held_up(ready: Shelf) -> AsyncIterator[tuple[SqlInbox, subprocess.Popen[str]]]:
+async def held_up(ready: Shelf) -> AsyncIterator[tuple[SqlInbox, Process]]:
     """An inbox that is soon impatient, with a delivery leased, and the stopped process that holds it up."""
     async with ready.opened(patience=0.5) as inbox:
         await inbox.put(transcript("before"))
-        with process("stop", ready.path) as other:
+        with closing(Process(stop, ready.path)) as other:
             await stopped(other)
             yield inbox, other
 
 
-async def stopped(running: subprocess.Popen[str]) -> None:
+async def stopped(running: Process) -> None:
     await heard(running, "ready")
     await until(lambda: Path(f"/proc/{running.pid}/stat").read_text().split()[2] == "T")
 
@@ -602,7 +588,7 @@ async def test_what_ends_or_waits_for_something_to_do_waits_for_a_stopped_proces
     async with held_up(ready) as (inbox, other):
         other.send_signal(signal.SIGCONT)
         entry = await entry_of(inbox)
-        with process("stop", ready.path) as another:
+        with closing(Process(stop, ready.path)) as another:
             await stopped(another)
             ends = asyncio.ensure_future(inbox.settle(entry, "done", SAVED))
             claim = asyncio.ensure_future(claimed(inbox))
@@ -635,7 +621,7 @@ async def test_what_has_been_begun_is_seen_through(ready):
 async def test_a_second_stop_is_told_of_again(ready):
     async with ready.opened(patience=0.3) as inbox:
         for n in range(2):
-            with process("stop", ready.path) as other:
+            with closing(Process(stop, ready.path)) as other:
                 await stopped(other)
                 with pytest.raises(InboxError):
                     await inbox.put(transcript("r-1"))
@@ -682,7 +668,7 @@ async def test_what_was_to_wait_by_another_clock_waits_no_longer_than_it_was_to(
 async def test_a_lane_survives_its_process(ready):
     async with ready.opened() as other:
         puts = [await other.put(message("j-1", str(n))) for n in range(2)]
-        with process("hold", ready.path) as owner:
+        with closing(Process(hold, ready.path)) as owner:
             assert await heard(owner, "leased") == puts[0].key
         assert (await end_as(other, "done")).key == puts[0].key
         assert (await end_as(other, "done")).key == puts[1].key
