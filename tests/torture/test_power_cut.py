@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -228,18 +229,20 @@ def test_a_power_cut_while_the_file_is_made_leaves_one_that_opens(disk, tmp_path
             assert found_in(folder) == Found({}, {})
 
 
-@pytest.mark.parametrize("beside_a_server", [True, False])
-def test_what_was_erased_is_in_no_file_after_a_power_cut(disk, tmp_path, beside_a_server):
-    name = "an-id-that-is-erased"
-    command = [sys.executable, "-m", "dgreceiver", "inbox", "erase", "--app", "app:receiver", "--request-id", name]
+def test_what_was_erased_is_in_no_file_after_a_power_cut(disk, tmp_path):
+    names = ["an-id-that-is-erased-beside-a-server", "an-id-that-is-erased-when-none-runs"]
+    command = [sys.executable, "-m", "dgreceiver", "inbox", "erase", "--app", "app:receiver", "--yes", "--request-id"]
+    erased = []
     with serving(disk, tmp_path) as process:
-        assert say(process, transcript(request_id=name)) == 200
-        if not beside_a_server:
+        for name in names:
+            assert say(process, transcript(request_id=name)) == 200
+        for name in names:
+            subprocess.run([*command, name], cwd=tmp_path, env={**os.environ, **disk.environment}, check=True)
+            erased.append((name, time.monotonic()))
             process.child.kill()
-        subprocess.run([*command, "--yes"], cwd=tmp_path, env={**os.environ, **disk.environment}, check=True)
-        erased = time.monotonic()
-    for seed in range(20):
-        with cut(disk, erased, seed=seed) as folder:
+            process.child.wait()
+    for (name, at), seed in product(erased, range(20)):
+        with cut(disk, at, seed=seed) as folder:
             assert [file.name for file in folder.iterdir() if name.encode() in file.read_bytes()] == []
 
 
@@ -274,15 +277,15 @@ async def test_an_acknowledgement_comes_after_the_sync_that_followed_its_write(d
 # --- a disk that fails, a process that dies before its sync
 
 
-@pytest.mark.parametrize("fault", [Disk.full, Disk.failing, Disk.failing_syncs])
-def test_what_cannot_be_written_is_not_acknowledged_and_takes_nothing_that_was(disk, tmp_path, fault):
+def test_what_cannot_be_written_is_not_acknowledged_and_takes_nothing_that_was(disk, tmp_path):
     said = []
     with serving(disk, tmp_path) as process:
-        for _ in range(4):
+        for fault in 4 * [Disk.full, Disk.failing, Disk.failing_syncs]:
             said += insisted(process, [transcript()])
             fault(disk)
             payload = transcript()
-            assert {say(process, each) for each in [payload, payload, transcript()]} == {503}
+            answers = {say(process, each) for each in [payload, payload, transcript()]}
+            assert answers == {503}, fault
             disk.mend()
             said += insisted(process, [payload])
     assert taken_by_cuts(disk, said) == []
