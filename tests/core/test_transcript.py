@@ -6,7 +6,7 @@ import inspect
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 import pytest
@@ -332,9 +332,9 @@ def hour() -> Iterable[bytes]:
 
 def test_an_hour_is_assembled_in_well_under_a_second() -> None:
     bodies = list(hour())
-    began = perf_counter()
+    began = process_time()
     body = assemble(bodies)
-    assert perf_counter() - began < 1.5  # measured: 0.2, on a machine with nothing else to do
+    assert process_time() - began < 1.5  # measured: 0.2, on a machine with nothing else to do
     assert len(json.loads(body or b"")["text"].split()) == 1200 * 9
 
 

@@ -24,7 +24,7 @@ from dgreceiver import Receiver
 from dgreceiver.testing import Emulator
 from dgreceiver.testing.clock import Clock
 
-from ..support import LOOK, address, entries_of, in_file, listen, new_receiver, until_state
+from ..support import LOOK, address, entries_of, in_file, listen, new_receiver, unmeasured, until_state
 from .browser import page_at
 
 if not os.environ.get("CI"):  # there they have to be installed
@@ -130,7 +130,7 @@ def running(command: Sequence[str | Path], folder: Path, **environment: str) -> 
     told = {"PATH": bin_first, "PYTHONUNBUFFERED": "1", "PORT": port, "DGRECEIVER_PORT": port, **environment}
     told["PUBLIC_URL"] = f"{url}/deepgram"
     with (folder / "log.txt").open("wb") as log, httpx.Client(base_url=url, trust_env=False) as browser:
-        process = subprocess.Popen(command, env=os.environ | told, stdout=log, stderr=log, cwd=folder)
+        process = subprocess.Popen(command, env=unmeasured() | told, stdout=log, stderr=log, cwd=folder)
         example = Example(browser, folder, process)
         try:
             until(example.is_up)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from websockets.asyncio.client import connect
 
 from dgreceiver.testing import Payload, live_result, stream_metadata
 
-from ..support import address, listen
+from ..support import address, listen, unmeasured
 from .browser import page_at
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -29,7 +28,7 @@ def the_example(folder: Path) -> Iterator[str]:
         process = subprocess.Popen(
             [sys.executable, "-m", *command, "--fd", str(listening.fileno())],
             cwd=folder,
-            env={**os.environ, "CALLBACK_PASSWORD": PASSWORD},
+            env={**unmeasured(), "CALLBACK_PASSWORD": PASSWORD},
             pass_fds=[listening.fileno()],
         )
         try:

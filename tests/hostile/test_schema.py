@@ -14,7 +14,7 @@ import pytest
 
 from dgreceiver import Limits
 
-from ..support import BASIC, new_receiver
+from ..support import BASIC, new_receiver, unmeasured
 from .servers import listening
 
 TEXT = {"type": "string"}
@@ -76,7 +76,15 @@ def asked(url: str, folder: Path) -> subprocess.CompletedProcess[str]:
     options = ["--seed=1", "--max-examples=10", "--phases=fuzzing", "--no-color", f"--checks={CHECKS}"]
     command = [str(Path(sys.executable).parent / "schemathesis"), "run", "door.json", f"--url={url}", *options]
     credentials = ["--header", f"Authorization: {BASIC}"]
-    return subprocess.run([*command, *credentials], cwd=folder, capture_output=True, text=True, timeout=50, check=False)
+    return subprocess.run(
+        [*command, *credentials],
+        cwd=folder,
+        env=unmeasured(),
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize("server", ["dgreceiver serve", "h11"])

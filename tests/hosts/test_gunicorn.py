@@ -21,7 +21,19 @@ import pytest
 from dgreceiver import Event
 from dgreceiver.testing.payloads import transcript
 
-from ..support import LOOK, PASSWORD, USER, address, deliver, entries_of, in_file, listen, new_receiver, states_of
+from ..support import (
+    LOOK,
+    PASSWORD,
+    USER,
+    address,
+    deliver,
+    entries_of,
+    in_file,
+    listen,
+    new_receiver,
+    states_of,
+    unmeasured,
+)
 from .wsgi_apps import SLOW
 
 if not os.environ.get("CI"):  # there they have to be installed
@@ -59,7 +71,7 @@ class Gunicorn:
         self.url = address(listening)
         command = [sys.executable, "-m", "gunicorn", f"tests.hosts.wsgi_apps:{app}()", "--no-control-socket", *options]
         command += ["--bind", f"fd://{listening.fileno()}", "--chdir", str(folder)]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT)))}
+        environment = unmeasured() | {"PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT)))}
         with listening, (folder / "log.txt").open("wb") as log:
             self.child = subprocess.Popen(
                 command, env=environment, stdout=log, stderr=log, pass_fds=[listening.fileno()], cwd=folder

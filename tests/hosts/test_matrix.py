@@ -20,7 +20,7 @@ import pytest
 
 from dgreceiver.testing.payloads import transcript
 
-from ..support import PASSWORD, USER, Ledger, post, until
+from ..support import PASSWORD, USER, Ledger, post, unmeasured, until
 from .apps import APPS, a_receiver
 
 ROOT = Path(__file__).parents[2]
@@ -130,7 +130,7 @@ async def server_of(case: Case, folder: Path) -> AsyncIterator[tuple[asyncio.sub
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", *words, "tests.hosts.apps:app"),
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(["src", "."]), "APP": case.app, "FOLDER": str(folder)},
+            env={**unmeasured(), "PYTHONPATH": os.pathsep.join(["src", "."]), "APP": case.app, "FOLDER": str(folder)},
             stdout=log,
             stderr=log,
         )

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from ..support import unmeasured
+
 HERE = Path(__file__).parent
 RIGHT, WRONG = HERE / "right.py", HERE / "wrong.py"
 CACHE = HERE.parents[1] / ".mypy_cache" / "typing"
@@ -34,8 +36,7 @@ def pyright() -> Iterator[Complaint]:
 
 def run(checker: str, *arguments: str) -> str:
     command = [sys.executable, "-m", checker, *arguments, str(RIGHT), str(WRONG)]
-    unmeasured = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}  # much faster
-    ended = subprocess.run(command, cwd=HERE, env=unmeasured, capture_output=True, text=True, check=False)
+    ended = subprocess.run(command, cwd=HERE, env=unmeasured(), capture_output=True, text=True, check=False)
     assert ended.returncode == 1, ended.stdout + ended.stderr  # it ran, and found the wrong uses
     return ended.stdout
 
