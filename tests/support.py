@@ -236,6 +236,15 @@ def listen() -> socket.socket:
     return listening
 
 
+@contextmanager
+def a_port() -> Iterator[int]:
+    """A port that no other socket is given meanwhile: it is bound, but nobody listens."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
 def address(listening: socket.socket) -> str:
     return f"http://127.0.0.1:{listening.getsockname()[1]}"
 

@@ -24,7 +24,7 @@ from dgreceiver import Receiver
 from dgreceiver.testing import Emulator
 from dgreceiver.testing.clock import Clock
 
-from ..support import LOOK, address, entries_of, in_file, listen, new_receiver, unmeasured, until_state
+from ..support import LOOK, a_port, entries_of, in_file, new_receiver, unmeasured, until_state
 from .browser import page_at
 
 if not os.environ.get("CI"):  # there they have to be installed
@@ -116,21 +116,18 @@ def until(condition: Callable[[], object], *, within: float = 30) -> None:
         time.sleep(LOOK)
 
 
-def a_free_address() -> str:
-    with listen() as listening:
-        return address(listening)
-
-
 @contextmanager
 def running(command: Sequence[str | Path], folder: Path, **environment: str) -> Iterator[Example]:
     """An example as a process, told by its environment where to listen."""
-    url = a_free_address()
-    port = url.rpartition(":")[2]
     bin_first = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    told = {"PATH": bin_first, "PYTHONUNBUFFERED": "1", "PORT": port, "DGRECEIVER_PORT": port, **environment}
-    told["PUBLIC_URL"] = f"{url}/deepgram"
-    with (folder / "log.txt").open("wb") as log, httpx.Client(base_url=url, trust_env=False) as browser:
-        process = subprocess.Popen(command, env=unmeasured() | told, stdout=log, stderr=log, cwd=folder)
+    with (
+        a_port() as port,
+        (folder / "log.txt").open("wb") as log,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as browser,
+    ):
+        told = {"PATH": bin_first, "PYTHONUNBUFFERED": "1", "PORT": str(port), "DGRECEIVER_PORT": str(port)}
+        told["PUBLIC_URL"] = f"http://127.0.0.1:{port}/deepgram"
+        process = subprocess.Popen(command, env=unmeasured() | told | environment, stdout=log, stderr=log, cwd=folder)
         example = Example(browser, folder, process)
         try:
             until(example.is_up)

@@ -8,8 +8,8 @@ import re
 import socket
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import count, product
@@ -20,7 +20,7 @@ import pytest
 
 from dgreceiver.testing.payloads import transcript
 
-from ..support import PASSWORD, USER, Ledger, post, unmeasured, until
+from ..support import PASSWORD, USER, Ledger, a_port, post, unmeasured, until
 from .apps import APPS, a_receiver
 
 ROOT = Path(__file__).parents[2]
@@ -144,15 +144,6 @@ async def server_of(case: Case, folder: Path) -> AsyncIterator[tuple[asyncio.sub
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-
-
-@contextmanager
-def a_port() -> Iterator[int]:
-    """A port that no other socket is given meanwhile: it is bound, but nobody listens."""
-    with socket.socket() as held:
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.bind(("127.0.0.1", 0))
-        yield held.getsockname()[1]
 
 
 def is_open(port: int) -> bool:

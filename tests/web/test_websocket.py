@@ -6,11 +6,9 @@ import asyncio
 import json
 import os
 import sqlite3
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing, suppress
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -49,6 +47,7 @@ from dgreceiver.web.intake import Intake
 from dgreceiver.web.refusals import Refusals
 from dgreceiver.web.websocket import WebSocketDoor
 
+from ..inbox.process import Process, stop
 from ..support import (
     AUTH,
     BASIC,
@@ -74,7 +73,6 @@ from ..support import (
 
 KEY = "k" * 32
 SECRET = "fake-callback-secret"
-PROCESS = Path(__file__).parents[1] / "inbox" / "process.py"
 
 
 def results(n: int, *, request_id: str = "r-1", size: int = 0, **metadata: Any) -> str:
@@ -469,17 +467,6 @@ async def test_while_the_inbox_stands_still_a_stream_is_read_on_and_nothing_is_l
     assert caplog.text.count("put aside on disk") == 1
 
 
-@contextmanager
-def stopping(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that stops when it holds the lock of the inbox."""
-    command = [sys.executable, str(PROCESS), "stop", str(folder / "inbox.db")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
 async def test_a_stopped_process_that_holds_the_lock_holds_up_no_sender_and_costs_nothing(tmp_path):
     heard = Heard(inbox=in_file(tmp_path))
     payload, auth = transcript(request_id="r-2"), (USER, PASSWORD)
@@ -490,8 +477,8 @@ async def test_a_stopped_process_that_holds_the_lock_holds_up_no_sender_and_cost
     ):
         await send(socket, results(0))
         await heard.until(1)
-        with stopping(tmp_path) as stopped:
-            assert await asyncio.to_thread(stopped.stdout.readline) == b"ready\n"
+        with closing(Process(stop, tmp_path / "inbox.db")) as stopped:
+            assert await asyncio.to_thread(stopped.said.readline) == "ready\n"
             await asyncio.wait_for(send(socket, *(results(n, size=200_000) for n in range(1, 20))), 10)
             refused = await post(client, payload)
             assert (refused.status_code, refused.headers["retry-after"]) == (503, "30")
