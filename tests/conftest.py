@@ -10,7 +10,7 @@ if not os.environ.get("CI"):  # there hypothesis throws the same dice in each ru
     settings.register_profile("by hand", max_examples=50)
     settings.load_profile("by hand")
 
-LONG = {"torture", "crash", "hosts", "examples"}  # folders of tests that start many processes
+LONG = {"torture", "crash", "hosts", "examples", "web"}  # folders of tests that start many processes, or wait
 
 
 def pytest_collection_modifyitems(items):
