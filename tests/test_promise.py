@@ -180,7 +180,7 @@ async def test_what_was_acknowledged_is_handled_whenever_the_process_is_killed(t
         async with httpx.AsyncClient(base_url=address(listening), auth=(USER, PASSWORD), timeout=20.0) as client:
             sender = Sender(client)
             sending = [asyncio.create_task(sender.send_on()) for _ in range(8)]
-            for _ in range(12):
+            for _ in range(20):
                 await sender.until_acknowledged(1)
                 await asyncio.sleep(dice.uniform(0.05, 0.4))  # any moment will do
                 await asyncio.to_thread(servers[-1].kill)

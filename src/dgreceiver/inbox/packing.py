@@ -27,14 +27,18 @@ class _Compressors(local):
 _compressors = _Compressors()
 
 
-def pack(bodies: Sequence[bytes]) -> list[Packed]:
-    """Pack bodies, those that shrink.
+def pack(bodies: Sequence[tuple[bytes, bool]]) -> list[Packed]:
+    """Pack bodies, those that shrink; audio, of which each says whether it is that, hardly does.
 
     All in one call, which lets go of the interpreter once and not for each of them.
     """
-    large: list[bytes | bytearray | memoryview] = [body for body in bodies if len(body) >= SMALLEST]
+    large: list[bytes | bytearray | memoryview] = [
+        body for body, is_audio in bodies if not is_audio and len(body) >= SMALLEST
+    ]
     packed = iter(_compressors.one.multi_compress_to_buffer(large)) if large else iter(())
-    return [_smaller(body, next(packed)) if len(body) >= SMALLEST else (None, body) for body in bodies]
+    return [
+        (None, body) if is_audio or len(body) < SMALLEST else _smaller(body, next(packed)) for body, is_audio in bodies
+    ]
 
 
 def unpack(coding: str | None, data: bytes | bytearray) -> bytes:

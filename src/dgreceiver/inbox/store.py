@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 from uuid import uuid4
 
 import msgspec
@@ -45,7 +45,6 @@ WEAK_FOR = 600.0  # seconds in which equal bytes are a retry
 ITS_OWN_FAULT = {"IntegrityError", "DataError", "InterfaceError", "ProgrammingError"}
 
 _c = callbacks.c
-Kept = TypeVar("Kept", "Part", "_New")
 _Work = Callable[[Connection, Sequence[Job]], None]
 _Known = dict[str, dict[str, Stream]]  # lane -> request_id -> stream
 _LEASED = "state = 'leased'"  # written out: a partial index is used for the very words it was made with
@@ -116,10 +115,6 @@ class Put(Job, eq=False):
     @property
     def weight(self) -> int:
         return len(self.callback.body)
-
-    @property
-    def puts(self) -> Sequence[Put]:
-        return (self,)
 
 
 class PutAll(Job, eq=False):
@@ -259,14 +254,6 @@ class _New(msgspec.Struct, eq=False):
     state: State
     n: int | None = None
     stream: str | None = None
-
-    @property
-    def data(self) -> bytes:
-        return self.put.callback.body
-
-    @property
-    def audio(self) -> bool:
-        return self.label.kind == "Audio"
 
 
 class Store:
@@ -420,11 +407,11 @@ class Store:
     def _write(self, connection: Connection, jobs: Sequence[Job]) -> None:
         """What comes in, what ends, what is claimed: the transaction of every day."""
         now = self._clock()
-        puts = [put for job in jobs if type(job) is Put or type(job) is PutAll for put in job.puts]
+        puts = _puts(jobs)
         uploaded = [job for job in jobs if type(job) is Part]
         ends = [job for job in jobs if type(job) is End]
         if uploaded:
-            insert(connection, parts, PART, [(part.upload, part.n, now, *packed) for part, packed in _packed(uploaded)])
+            self._keep_parts(connection, uploaded, now)
         if puts:
             self._put(connection, puts, now)
         if ends:
@@ -584,8 +571,14 @@ class Store:
 
     def _keep_bodies(self, connection: Connection, news: Iterable[_New]) -> None:
         here = [new for new in news if new.put.upload is None]
-        insert(connection, bodies, BODY, [(new.id, *packed) for new, packed in _packed(here)])
-        self._fresh.update((new.id, new.data) for new in here)
+        packed = pack([(new.put.callback.body, new.label.kind == "Audio") for new in here])
+        insert(connection, bodies, BODY, [(new.id, *its) for new, its in zip(here, packed, strict=True)])
+        self._fresh = {new.id: new.put.callback.body for new in here}
+
+    def _keep_parts(self, connection: Connection, news: Sequence[Part], now: float) -> None:
+        packed = pack([(part.data, part.audio) for part in news])
+        rows = [(part.upload, part.n, now, *its) for part, its in zip(news, packed, strict=True)]
+        insert(connection, parts, PART, rows)
 
     # --- streams ---
 
@@ -737,10 +730,14 @@ class Store:
         connection.execute(_GIVE_BACK, {"ids": astray, "now": self._clock()})
 
 
-def _packed(items: Sequence[Kept]) -> Iterator[tuple[Kept, Packed]]:
-    """What is to be kept, and how it lies on the disk. Audio hardly shrinks and stays as it is."""
-    packed = iter(pack([item.data for item in items if not item.audio]))
-    return ((item, (None, item.data) if item.audio else next(packed)) for item in items)
+def _puts(jobs: Sequence[Job]) -> Sequence[Put]:
+    puts = list[Put]()
+    for job in jobs:
+        if type(job) is Put:
+            puts.append(job)
+        elif type(job) is PutAll:
+            puts += job.puts
+    return puts
 
 
 def _is_its_own_fault(error: Exception) -> bool:
