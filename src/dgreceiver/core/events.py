@@ -48,6 +48,7 @@ from .parts import (
 )
 
 MOST_PARTS = 250_000  # a day of speech has less, its words apart
+SMALLEST_PART = 3  # bytes
 
 
 class Event(Part):
@@ -394,7 +395,7 @@ def parse(kind: str, body: bytes, headers: Mapping[str, str]) -> Event:
 
 def _is_crowded(body: bytes, document: dict[str, Any]) -> bool:
     """Whether it holds more objects than any payload, words apart: three bytes can make one, a model is a kilobyte."""
-    if body.count(b"{") <= MOST_PARTS:
+    if len(body) <= MOST_PARTS * SMALLEST_PART or body.count(b"{") <= MOST_PARTS:
         return False
     seen, queue = 0, list[Any]([document])
     while queue and seen <= MOST_PARTS:

@@ -6,6 +6,7 @@ A field whose default is None is None if what came does not fit its type, and wh
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Annotated, Any, Self, TypeVar, cast, overload
 
 import msgspec
@@ -49,8 +50,8 @@ Many = Annotated[list[T], _FirstMisfit]
 LATEST = 1e9  # seconds; what claims to be later is no time
 
 
-class Part(BaseModel):
-    """An object of a payload. Unknown fields are kept and can be read as attributes."""
+class Exact(BaseModel):
+    """An object of a payload that has all of its fields. Unknown ones are kept and can be read as attributes."""
 
     model_config = ConfigDict(
         extra="allow",
@@ -59,6 +60,10 @@ class Part(BaseModel):
         ser_json_inf_nan="constants",
         defer_build=True,  # until the first is parsed: a third of the time that `import dgreceiver` takes
     )
+
+
+class Part(Exact):
+    """An object of a payload that can do without some of its fields."""
 
     @model_validator(mode="wrap")
     @classmethod
@@ -124,17 +129,18 @@ class _Rows(msgspec.Struct):  # msgspec keeps what it knows of a class, not of l
 
 
 class Words(Sequence[Word]):
-    """Words in order; each is made when it is looked at.
+    """Words in order; looked through when they are first looked at, and each is made when it is.
 
     An entry that is no word (no text, or no times) is left out here and kept in the dump.
     """
 
-    __slots__ = ("_came", "_made", "_rows")
-
     def __init__(self, came: Sequence[Any] = ()) -> None:
         self._came = came
-        self._rows = fitting(came)
         self._made: dict[int, Word] = {}
+
+    @cached_property
+    def _rows(self) -> Sequence[dict[str, Any]]:
+        return fitting(self._came)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -212,7 +218,7 @@ def _is_word(row: object) -> bool:
     return True
 
 
-class Sentence(Part):
+class Sentence(Exact):
     """Units: seconds."""
 
     text: str
