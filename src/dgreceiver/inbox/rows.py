@@ -37,6 +37,7 @@ NEW = (
     "stream",
     "state",
     "due",
+    "lease",
     "error",
     "received_at",
     "stored",

@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
+from datetime import UTC, datetime
+from functools import cache
 from typing import Any, Protocol
 from uuid import uuid4
 
 import msgspec
 from msgspec.structs import replace
-from sqlalchemy import Connection, bindparam, delete, func, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    CursorResult,
+    Select,
+    bindparam,
+    delete,
+    func,
+    select,
+    text,
+    update,
+)
 
 from ..core.callbacks import Callback, Label, digest, fingerprint, identify
 from ..errors import InboxError
@@ -51,19 +64,22 @@ _LEASED = "state = 'leased'"  # written out: a partial index is used for the ver
 
 _KNOWN = select(_c.key, _c.id, _c.state).where(_c.key.in_(bindparam("keys", expanding=True)))
 _LATEST_WEAK = select(_c.id, _c.key, _c.stored).where(_c.weak == bindparam("base")).order_by(_c.id.desc()).limit(1)
-_DUE = (
-    select(*ENTRY)
-    .where(_c.receiver == bindparam("receiver"), text(WAITING), _c.due <= bindparam("now"))
-    .where(_c.kind.not_in(bindparam("skip", expanding=True)))
-    .order_by(_c.due, _c.id)
-    .limit(bindparam("limit"))
-)
-_NEXT_DUE = (
-    select(func.min(_c.due))
-    .where(_c.receiver == bindparam("receiver"), text(WAITING))
-    .where(_c.kind.not_in(bindparam("skip", expanding=True)))
-)
-_NEXT = select(_NEXT_DUE.scalar_subquery(), lanes.NEXT_END.scalar_subquery())  # each from the end of its index
+_NOT_SKIPPED = _c.kind.not_in(bindparam("skip", expanding=True))
+
+
+@cache
+def _due(*conditions: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
+    mine = (_c.receiver == bindparam("receiver"), text(WAITING), _c.due <= bindparam("now"))
+    return select(*ENTRY).where(*mine, *conditions).order_by(_c.due, _c.id).limit(bindparam("limit"))
+
+
+@cache
+def _next(*conditions: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
+    """When the next is due, and the next stream ends: each from the end of its index."""
+    due = select(func.min(_c.due)).where(_c.receiver == bindparam("receiver"), text(WAITING), *conditions)
+    return select(due.scalar_subquery(), lanes.NEXT_END.scalar_subquery())
+
+
 _LEASE = (
     update(callbacks)
     .where(_c.id.in_(bindparam("ids", expanding=True)))
@@ -243,6 +259,23 @@ class Place(Protocol):
         """Let go of all locks."""
 
 
+class _Grant(msgspec.Struct, eq=False):
+    """What a claim is given in the transaction that runs."""
+
+    claim: Claim
+    entries: list[Entry] = []
+
+    @property
+    def slots(self) -> int:
+        """How many more it takes."""
+        return self.claim.limit - len(self.entries)
+
+    @property
+    def room(self) -> int:
+        """Bytes of bodies that it takes beside these; the first body is taken whatever its size."""
+        return self.claim.room - sum(entry.size for entry in self.entries)
+
+
 class _New(msgspec.Struct, eq=False):
     """A callback on its way into the tables."""
 
@@ -279,7 +312,7 @@ class Store:
         self._ids = _Ids()
         self._connection: Connection | None = None
         self._claim: Claim | None = None
-        self._leased: list[Entry] = []  # in the transaction that runs
+        self._grant: _Grant | None = None  # to the claim, in the transaction that runs
         self._fresh: dict[int, bytes] = {}  # bodies put in the transaction that runs
         self._out: set[int] = set()  # leased and not ended
         self._damaged: list[End] = []  # of what was leased and could not be read
@@ -372,7 +405,7 @@ class Store:
             self._close()
             raise
         finally:
-            self._leased, self._fresh = [], {}
+            self._grant, self._fresh = None, {}
 
     def _transact(self, jobs: Sequence[Job], work: _Work) -> None:
         connection = self._connect()
@@ -410,6 +443,9 @@ class Store:
         puts = _puts(jobs)
         uploaded = [job for job in jobs if type(job) is Part]
         ends = [job for job in jobs if type(job) is End]
+        if self._claim and self._owns and not self._claim.result:
+            self._grant = _Grant(self._claim)
+        self._lease_due(connection, now)  # what has waited goes before what comes
         if uploaded:
             self._keep_parts(connection, uploaded, now)
         if puts:
@@ -418,8 +454,7 @@ class Store:
             self._end(connection, ends, now)
         if self._owns and now >= self._next_end:
             self._end_streams(connection, now)
-        if self._claim and self._owns and not self._claim.result:
-            self._lease(connection, self._claim, now)
+        self._lease_due(connection, now)
 
     def _admit(self, jobs: Sequence[Job]) -> Sequence[Job]:
         """The jobs, less those that bring something new if there is no room for it."""
@@ -455,11 +490,14 @@ class Store:
         first = self._ids.take(len(puts), now)
         news = [self._new(connection, put, id_, now) for id_, put in enumerate(puts, first)]
         known = self._place_in_lanes(connection, news, now)
+        self._lease_at_once(news)
         rows = [self._row(new, now) for new in news]
         if insert(connection, callbacks, NEW, rows, unless_known="key") < len(news):
             self._resolve(connection, news, now)
         stored = [new for new in news if new.put.result.outcome != "duplicate"]
         self._keep_bodies(connection, stored)
+        if self._grant:
+            self._grant.entries += [_entry(new) for new in stored if new.state == "leased"]
         if known:
             self._hear(connection, stored, known, now)
             advance(connection, {new.label.lane for new in stored if new.label.lane})
@@ -541,6 +579,17 @@ class Store:
         new.put.result = replace(new.put.result, outcome="conflict", key=key)
         return insert(connection, callbacks, NEW, [self._row(new, now)], unless_known="key") == 1
 
+    def _lease_at_once(self, news: Iterable[_New]) -> None:
+        """Let what comes be written as leased, as far as the claim goes, and not as waiting first."""
+        if self._grant is None:
+            return
+        slots, room, skip = self._grant.slots, self._grant.room, self._grant.claim.skip
+        for new in news:
+            waits_for_none = new.state == "waiting" and not new.label.lane and not new.put.upload
+            if waits_for_none and slots > 0 and new.size <= room and new.label.kind not in skip:
+                new.state = "leased"
+                slots, room = slots - 1, room - new.size
+
     def _row(self, new: _New, now: float) -> tuple[Any, ...]:
         """The values of the columns `NEW`."""
         callback, label = new.put.callback, new.label
@@ -557,6 +606,7 @@ class Store:
             new.stream,
             new.state,
             now if new.state == "waiting" and label.lane is None else None,
+            self._incarnation if new.state == "leased" else None,
             new.put.buried,
             callback.received_at,
             now,
@@ -632,7 +682,7 @@ class Store:
             return False
         try:
             with self._place.write:
-                due, end = self._connect().execute(_NEXT, {**self._wanted(self._claim), "me": self._receiver}).one()
+                due, end = self._ask(self._connect(), _next, self._claim, me=self._receiver).one()
         except Exception as error:  # whatever it was, the claim goes on waiting
             self._next_due = None
             self._close()
@@ -671,29 +721,33 @@ class Store:
             self._place.disown()
             self._owns = False
 
-    def _lease(self, connection: Connection, claim: Claim, now: float) -> None:
-        room = claim.room
-        for row in connection.execute(_DUE, {**self._wanted(claim), "now": now, "limit": claim.limit}):
-            if self._leased and row.size > room:
+    def _lease_due(self, connection: Connection, now: float) -> None:
+        """Lease what is due, as far as the claim goes."""
+        grant = self._grant
+        if grant is None or grant.slots <= 0:
+            return
+        leased = []
+        for row in self._ask(connection, _due, grant.claim, now=now, limit=grant.slots):
+            if grant.entries and row.size > grant.room:
                 break
-            room -= row.size
-            self._leased.append(entry_of(row))
-        if self._leased:
-            ids = [entry.id for entry in self._leased]
-            connection.execute(_LEASE, {"ids": ids, "incarnation": self._incarnation})
+            grant.entries.append(entry_of(row))
+            leased.append(row.id)
+        if leased:
+            connection.execute(_LEASE, {"ids": leased, "incarnation": self._incarnation})
 
     def _hand_over(self) -> None:
         """Give the claim what was leased for it, once that is durable."""
-        if self._leased and self._claim:
-            self._out.update(entry.id for entry in self._leased)
-            packed = read_packed(self._connect(), [entry.id for entry in self._leased if entry.id not in self._fresh])
+        if self._grant and self._grant.entries:
+            leased = self._grant.entries
+            self._out.update(entry.id for entry in leased)
+            packed = read_packed(self._connect(), [entry.id for entry in leased if entry.id not in self._fresh])
             given: list[tuple[Entry, bytes]] = []
-            for entry in self._leased:
+            for entry in leased:
                 try:
                     given.append((entry, self._body(entry, packed)))
                 except ValueError as error:
                     self._damaged.append(End(entry, "dead", entry.marks, f"its body cannot be read: {error}"))
-            self._claim.result = given
+            self._grant.claim.result = given
 
     def _bury_damaged(self) -> None:
         """What can never be handed over must not stand in the way of the rest."""
@@ -701,8 +755,15 @@ class Store:
             ends, self._damaged = self._damaged, []
             self._attempt(ends, self._write)
 
-    def _wanted(self, claim: Claim) -> dict[str, Any]:
-        return {"receiver": self._receiver, "skip": list(claim.skip)}
+    def _ask(
+        self, connection: Connection, statement: Callable[..., Select[*tuple[Any, ...]]], claim: Claim, **values: object
+    ) -> CursorResult[*tuple[Any, ...]]:
+        """Ask for what a claim wants. To leave kinds out is dear: a list is written into a statement each time."""
+        if not claim.skip:
+            return connection.execute(statement(), {"receiver": self._receiver, **values})
+        return connection.execute(
+            statement(_NOT_SKIPPED), {"receiver": self._receiver, "skip": list(claim.skip), **values}
+        )
 
     def _body(self, entry: Entry, packed: Mapping[int, Packed]) -> bytes:
         fresh = self._fresh.get(entry.id)
@@ -728,6 +789,26 @@ class Store:
         mine = connection.execute(_LEASED_BY, {"incarnation": self._incarnation}).scalars()
         astray = [id_ for id_ in mine if id_ not in self._out]
         connection.execute(_GIVE_BACK, {"ids": astray, "now": self._clock()})
+
+
+def _entry(new: _New) -> Entry:
+    """The entry of what was leased as it came."""
+    callback, label = new.put.callback, new.label
+    return Entry(
+        new.id,
+        label.key,
+        label.kind,
+        label.request_id,
+        callback.job,
+        label.lane,
+        new.state,
+        datetime.fromtimestamp(callback.received_at, UTC),
+        new.size,
+        callback.path,
+        callback.query,
+        callback.headers,
+        callback.context or {},
+    )
 
 
 def _puts(jobs: Sequence[Job]) -> Sequence[Put]:
