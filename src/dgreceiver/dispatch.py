@@ -21,7 +21,8 @@ from .threads import Threads
 
 ALONE_FROM = 5  # crashes from which a delivery runs with no other beside it
 MOST_CRASHES = 100
-MOST_AHEAD = 192  # deliveries claimed beyond the free slots, if the last ones were quick
+MOST_AHEAD = 192  # deliveries claimed beyond the free slots
+AHEAD = 0.1  # seconds for which they are to last, at the pace of the last ones
 LARGE = 64 * 1024  # bytes from which bodies take turns
 IN_A_TURN = 512 * 1024  # bytes of large bodies parsed in one turn of the loop: some milliseconds
 ROOM = 64 * 1024 * 1024  # bytes of bodies in progress beyond which nothing more is claimed
@@ -77,7 +78,7 @@ class Dispatcher:
         self._parsing = asyncio.Lock()  # a large body
         self._parsed_ahead = 0  # bytes of large bodies, of which turns of the loop are still owed
         self._held = 0  # bytes of bodies that are ready or running
-        self._ended = 0  # deliveries since the last claim
+        self._ends: deque[float] = deque(maxlen=MOST_AHEAD)  # of the last deliveries, by the loop's clock
         self._unhandled: set[str] = set()  # kinds that somebody has been told of
         self._changed = asyncio.Event()
 
@@ -99,9 +100,7 @@ class Dispatcher:
     # --- what to claim, what to start ---
 
     async def _claim(self) -> None:
-        free = self._concurrency - len(self._running)
-        limit = free + min(self._ended, MOST_AHEAD)  # what has been quick of late may be claimed ahead
-        self._ended = 0
+        limit = self._concurrency - len(self._running) + self._ahead() - len(self._ready)
         skip = self._too_busy()
         claim = asyncio.ensure_future(self._inbox.claim(limit, room=self._room - self._held, skip=skip))
         claim.add_done_callback(self._take)
@@ -121,9 +120,15 @@ class Dispatcher:
         self._start_ready()
 
     def _takes_more(self) -> bool:
-        """Whether there is a slot and room for another body, and nothing that is to run alone."""
-        free = len(self._running) < self._concurrency and self._held < self._room
-        return free and not self._fragile and not self._alone
+        """Whether there is a slot and room for another body, or soon will be, and nothing that is to run alone."""
+        if self._fragile or self._alone or self._held >= self._room:
+            return False
+        return len(self._running) < self._concurrency or len(self._ready) < self._ahead() // 2
+
+    def _ahead(self) -> int:
+        """How many deliveries may be ready beyond the slots: as many as have ended of late."""
+        since = asyncio.get_running_loop().time() - AHEAD
+        return sum(end > since for end in self._ends)
 
     def _start_ready(self) -> None:
         """Start what there are slots for, in order, but for what its handlers are too busy for."""
@@ -155,7 +160,7 @@ class Dispatcher:
         def end(_: object) -> None:
             self._busy.subtract(names)
             self._held -= len(body)
-            self._ended += 1
+            self._ends.append(task.get_loop().time())
             self._running.discard(task)
             self._alone = False
             self._start_ready()
