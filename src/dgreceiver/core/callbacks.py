@@ -101,7 +101,7 @@ _decode = msgspec.json.Decoder().decode
 _decode_seen = msgspec.json.Decoder(_Seen).decode
 
 
-def load_json(body: bytes | msgspec.Raw) -> Any:
+def load_json(body: bytes | memoryview | msgspec.Raw) -> Any:
     """Read JSON as tolerantly as it can be meant: NaN, infinities and lone surrogates are taken.
 
     Raises: ValueError, for whatever reason it is no JSON (nesting without end included).

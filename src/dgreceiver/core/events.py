@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -46,6 +47,7 @@ from .parts import (
     Words,
     errors_of,
 )
+from .reading import load_transcript
 
 MOST_PARTS = 250_000  # a day of speech has less, its words apart
 SMALLEST_PART = 3  # bytes
@@ -358,12 +360,13 @@ class Unknown(Event):
     """Anything else, and what does not parse as its kind."""
 
     why: str  # which field, and what is wrong with it; nothing of the content
-    _json: Any = PrivateAttr(None)
 
-    @property
+    @cached_property
     def json(self) -> Any:  # takes the name of a method that pydantic deprecated
         """The body, if it is JSON, else None."""
-        return self._json
+        with suppress(ValueError):
+            return load_json(self._raw)
+        return None
 
 
 _MODELS: Mapping[str, type[Event]] = {
@@ -383,14 +386,15 @@ def parse(kind: str, body: bytes, headers: Mapping[str, str]) -> Event:
     if kind == "Audio":
         return _audio(body, headers)
     try:
-        document = load_json(body)
+        document = load_transcript(body) if kind == "Transcript" else load_json(body)
     except ValueError:
-        return _unknown(body, None, "not JSON")
+        return _unknown(body, "not JSON")
     if not isinstance(document, dict):
-        return _unknown(body, document, "not a JSON object")
+        return _unknown(body, "not a JSON object")
+    request_id = find_request_id(document)
     if _is_crowded(body, document):
-        return _unknown(body, document, f"more than {MOST_PARTS} objects beside words")
-    return _event(kind, body, document)
+        return _unknown(body, f"more than {MOST_PARTS} objects beside words", request_id)
+    return _event(kind, body, document, request_id)
 
 
 def _is_crowded(body: bytes, document: dict[str, Any]) -> bool:
@@ -406,17 +410,16 @@ def _is_crowded(body: bytes, document: dict[str, Any]) -> bool:
     return seen > MOST_PARTS
 
 
-def _event(kind: str, body: bytes, document: dict[str, Any]) -> Event:
+def _event(kind: str, body: bytes, document: dict[str, Any], request_id: str | None) -> Event:
     model = _MODELS.get(kind)
-    request_id = find_request_id(document)
     if request_id is None and (issubclass(model, _Identified) if model else "results" in document):
-        return _unknown(body, document, "a result without a usable request_id")
+        return _unknown(body, "a result without a usable request_id")
     if model is None:
-        return _unknown(body, document, "of no kind that this release knows")
+        return _unknown(body, "of no kind that this release knows", request_id)
     try:
         return _stored(model.model_validate(document), body, request_id)
     except ValidationError as error:
-        return _unknown(body, document, f"no {kind}: {_first_of(error)}")
+        return _unknown(body, f"no {kind}: {_first_of(error)}", request_id)
 
 
 def _first_of(error: ValidationError) -> str:
@@ -424,10 +427,8 @@ def _first_of(error: ValidationError) -> str:
     return f"{'.'.join(map(str, first['loc'])) or 'a field name'}: {first['msg']}"
 
 
-def _unknown(body: bytes, document: Any, why: str) -> Unknown:
-    unknown = _stored(Unknown(why=why), body, find_request_id(document) if isinstance(document, dict) else None)
-    unknown._json = document
-    return unknown
+def _unknown(body: bytes, why: str, request_id: str | None = None) -> Unknown:
+    return _stored(Unknown(why=why), body, request_id)
 
 
 def _audio(body: bytes, headers: Mapping[str, str]) -> Audio:

@@ -21,6 +21,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
+from .callbacks import load_json
+
 T = TypeVar("T")
 
 
@@ -129,14 +131,19 @@ class _Rows(msgspec.Struct):  # msgspec keeps what it knows of a class, not of l
 
 
 class Words(Sequence[Word]):
-    """Words in order; looked through when they are first looked at, and each is made when it is.
+    """Words in order; read and looked through when they are first looked at, and each is made when it is.
 
     An entry that is no word (no text, or no times) is left out here and kept in the dump.
     """
 
-    def __init__(self, came: Sequence[Any] = ()) -> None:
-        self._came = came
+    def __init__(self, came: Sequence[Any] | memoryview = ()) -> None:
+        """Of entries, or of the JSON of a list."""
+        self._given = came
         self._made: dict[int, Word] = {}
+
+    @cached_property
+    def _came(self) -> Sequence[Any]:
+        return cast("list[Any]", load_json(self._given)) if isinstance(self._given, memoryview) else self._given
 
     @cached_property
     def _rows(self) -> Sequence[dict[str, Any]]:
@@ -144,8 +151,8 @@ class Words(Sequence[Word]):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(
-            cls,
+        return core_schema.no_info_wrap_validator_function(
+            lambda came, check: came if isinstance(came, cls) else cls(check(came)),
             core_schema.list_schema(strict=True),
             serialization=core_schema.plain_serializer_function_ser_schema(cls._as_they_came),
         )
