@@ -22,9 +22,9 @@ from .threads import Threads
 ALONE_FROM = 5  # crashes from which a delivery runs with no other beside it
 MOST_CRASHES = 100
 MOST_AHEAD = 192  # deliveries claimed beyond the free slots
-AHEAD = 0.1  # seconds for which they are to last, at the pace of the last ones
+AHEAD = 0.25  # seconds for which they are to last, at the pace of the last ones
 LARGE = 64 * 1024  # bytes from which bodies take turns
-IN_A_TURN = 512 * 1024  # bytes of large bodies parsed in one turn of the loop: some milliseconds
+IN_A_TURN = 1024 * 1024  # bytes of large bodies parsed in one turn of the loop: some milliseconds
 ROOM = 64 * 1024 * 1024  # bytes of bodies in progress beyond which nothing more is claimed
 LONGEST_ERROR = 500  # characters of an error that are kept
 PATIENCE = 10.0  # seconds that running handlers have to end when we stop
@@ -75,8 +75,7 @@ class Dispatcher:
         self._alone = False  # a fragile one runs
         self._stopping = False
         self._one_at_a_time = asyncio.Lock()  # a whole stream in memory
-        self._parsing = asyncio.Lock()  # a large body
-        self._parsed_ahead = 0  # bytes of large bodies, of which turns of the loop are still owed
+        self._in_turn = 0  # bytes of large bodies, in this turn of the loop
         self._held = 0  # bytes of bodies that are ready or running
         self._ends: deque[float] = deque(maxlen=MOST_AHEAD)  # of the last deliveries, by the loop's clock
         self._unhandled: set[str] = set()  # kinds that somebody has been told of
@@ -199,15 +198,19 @@ class Dispatcher:
 
     async def _parsed(self, entry: Entry, body: bytes) -> Event:
         """The event of a body; large ones take turns with what comes in."""
-        if len(body) < LARGE:
-            return parse(entry.kind, body, entry.headers)
-        async with self._parsing:
-            event = parse(entry.kind, body, entry.headers)
-            self._parsed_ahead += len(body)
-            while self._parsed_ahead >= IN_A_TURN:
-                self._parsed_ahead -= IN_A_TURN
-                await asyncio.sleep(0)
-        return event
+        if len(body) >= LARGE:
+            while self._in_turn >= IN_A_TURN:
+                await asyncio.sleep(0)  # noqa: ASYNC110 - a turn of the loop is what it waits for
+            if not self._in_turn:
+                asyncio.get_running_loop().call_soon(self._turn)
+            self._in_turn += len(body)
+        return parse(entry.kind, body, entry.headers)
+
+    def _turn(self) -> None:
+        """Begin a turn of the loop, if none is still owed for what was parsed in those before."""
+        self._in_turn = max(0, self._in_turn - IN_A_TURN)
+        if self._in_turn:
+            asyncio.get_running_loop().call_soon(self._turn)
 
     async def _whole(self, entry: Entry, body: bytes) -> bytes | None:
         async with self._one_at_a_time:

@@ -30,7 +30,7 @@ from ..errors import InboxError
 from ..streams import LAST, WHOLE, Endings, Stream, key_of, seed, streams_of
 from . import lanes
 from .contract import Entry, Mark, State, Stored
-from .packing import Packed, pack
+from .packing import Packed, pack, unpack_all
 from .rows import (
     BODY,
     ENTRY,
@@ -737,17 +737,20 @@ class Store:
 
     def _hand_over(self) -> None:
         """Give the claim what was leased for it, once that is durable."""
-        if self._grant and self._grant.entries:
-            leased = self._grant.entries
-            self._out.update(entry.id for entry in leased)
-            packed = read_packed(self._connect(), [entry.id for entry in leased if entry.id not in self._fresh])
-            given: list[tuple[Entry, bytes]] = []
-            for entry in leased:
-                try:
-                    given.append((entry, self._body(entry, packed)))
-                except ValueError as error:
-                    self._damaged.append(End(entry, "dead", entry.marks, f"its body cannot be read: {error}"))
-            self._grant.claim.result = given
+        if not self._grant or not self._grant.entries:
+            return
+        leased = self._grant.entries
+        self._out.update(entry.id for entry in leased)
+        packed = read_packed(self._connect(), [entry.id for entry in leased if entry.id not in self._fresh])
+        whole = {**self._fresh, **_unpacked(packed)}
+        given: list[tuple[Entry, bytes]] = []
+        for entry in leased:
+            try:
+                body = whole[entry.id] if entry.id in whole else body_of(self._connect(), entry.id, packed)
+                given.append((entry, body or b""))
+            except ValueError as error:
+                self._damaged.append(End(entry, "dead", entry.marks, f"its body cannot be read: {error}"))
+        self._grant.claim.result = given
 
     def _bury_damaged(self) -> None:
         """What can never be handed over must not stand in the way of the rest."""
@@ -764,10 +767,6 @@ class Store:
         return connection.execute(
             statement(_NOT_SKIPPED), {"receiver": self._receiver, "skip": list(claim.skip), **values}
         )
-
-    def _body(self, entry: Entry, packed: Mapping[int, Packed]) -> bytes:
-        fresh = self._fresh.get(entry.id)
-        return fresh if fresh is not None else body_of(self._connect(), entry.id, packed) or b""
 
     def _end(self, connection: Connection, ends: Sequence[End], now: float) -> None:
         alike: dict[tuple[object, ...], list[int]] = {}
@@ -823,6 +822,14 @@ def _puts(jobs: Sequence[Job]) -> Sequence[Put]:
 
 def _is_its_own_fault(error: Exception) -> bool:
     return isinstance(error, UnicodeError | OverflowError) or type(error).__name__ in ITS_OWN_FAULT
+
+
+def _unpacked(packed: Mapping[int, Packed]) -> Mapping[int, bytes]:
+    """The bodies, all at once; none if one of them is damaged, which is then to be found."""
+    try:
+        return unpack_all(packed)
+    except ValueError:
+        return {}
 
 
 def _kept(connection: Connection, id_: int) -> bytes | None:
