@@ -976,7 +976,7 @@ async def test_bodies_are_claimed_only_as_far_as_there_is_room_for_them(tmp_path
 
 
 async def test_between_large_bodies_the_loop_turns_the_more_often_the_larger_they_are(tmp_path):
-    text = "word " * 24_000
+    text = "word " * 48_000
     await stored(tmp_path, *(transcript(text) for _ in range(3)))
     work, turns, at = Dispatching(tmp_path), 0, list[int]()
 

@@ -199,8 +199,8 @@ class Dispatcher:
     async def _parsed(self, entry: Entry, body: bytes) -> Event:
         """The event of a body; large ones take turns with what comes in."""
         if len(body) >= LARGE:
-            while self._in_turn >= IN_A_TURN:
-                await asyncio.sleep(0)  # noqa: ASYNC110 - a turn of the loop is what it waits for
+            while self._in_turn >= IN_A_TURN:  # noqa: ASYNC110 - a turn of the loop is what it waits for
+                await asyncio.sleep(0)
             if not self._in_turn:
                 asyncio.get_running_loop().call_soon(self._turn)
             self._in_turn += len(body)

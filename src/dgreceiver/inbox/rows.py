@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import chain
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Connection, Table, bindparam, select, text, update
+from sqlalchemy import ColumnElement, Connection, Dialect, Select, Table, Update, bindparam, select, text, update
 
 from .contract import Entry, Mark
 from .packing import Packed, unpack
@@ -19,6 +19,7 @@ from .tables import OPEN, WAITING, bodies, callbacks, lanes, parts
 ONCE = 64  # rows in one INSERT at most
 
 _c = callbacks.c
+_Statement = Select[*tuple[Any, ...]] | Update
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_marks = msgspec.json.Decoder(dict[str, tuple[int, bool, str | None]]).decode
@@ -76,6 +77,7 @@ ENTRY = (
 def entry_of(row: Sequence[Any]) -> Entry:
     """An entry from a row of the columns `ENTRY`."""
     (id_, key, kind, request_id, job, lane, state, received, size, path, query, headers, context, marks, *rest) = row
+    crashes, error, replayed = rest
     return Entry(
         id_,
         key,
@@ -91,7 +93,9 @@ def entry_of(row: Sequence[Any]) -> Entry:
         _decode(headers),
         _decode(context),
         marks_of(marks),
-        *rest,
+        crashes,
+        error,
+        bool(replayed),
     )
 
 
@@ -140,6 +144,34 @@ def run(connection: Connection, sql: str, values: Sequence[Any] = ()) -> int:
         return int(cursor.rowcount)
 
 
+def ask(connection: Connection, statement: Callable[[int], _Statement], several: Sequence[Any], **values: Any) -> Any:
+    """Run a statement `among` several in the same way; the rows that it finds, in the types of the driver.
+
+    There is one for each power of 2, which is compiled once.
+
+    Raises: what the driver raises, by the names of PEP 249.
+    """
+    count = 1 << (len(several) - 1).bit_length()
+    filled = [*several, *[several[-1]] * (count - len(several))]
+    sql, names, own = _compiled(connection.dialect, statement(count))
+    values = {**own, **values, **{f"among_{n}": value for n, value in enumerate(filled)}}
+    with closing(connection.connection.cursor()) as cursor:
+        cursor.execute(sql, values if names is None else [values[name] for name in names])
+        return cursor.fetchall() if cursor.description else []
+
+
+def among(column: ColumnElement[Any], count: int) -> ColumnElement[bool]:
+    """Whether a column is one of so many. SQLAlchemy's own list would be written into the statement each time."""
+    return column.in_([bindparam(f"among_{n}") for n in range(count)])
+
+
+@lru_cache(maxsize=256)
+def _compiled(dialect: Dialect, statement: _Statement) -> tuple[str, Sequence[str] | None, Mapping[str, Any]]:
+    """A statement, the names of its values in order if the dialect counts them, and the values of its own."""
+    compiled = statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+    return str(compiled), compiled.positiontup, compiled.params
+
+
 # How a statement begins, and what stands for a value. If it fails, all of its transaction is undone in any case; SQLite
 # would else copy each page before it changes, so as to undo the statement alone.
 _DIALECTS = {"sqlite": ("INSERT OR ROLLBACK", "?"), "postgresql": ("INSERT", "%s")}
@@ -157,16 +189,20 @@ def _insert_sql(dialect: str, table: Table, columns: tuple[str, ...], rows: int,
     return f"{insert} INTO {table.name} ({', '.join(columns)}) VALUES {', '.join([one] * rows)}{clause}"
 
 
-_BODIES = select(bodies.c.id, bodies.c.coding, bodies.c.data).where(bodies.c.id.in_(bindparam("ids", expanding=True)))
 _UPLOAD_OF = select(_c.upload).where(_c.id == bindparam("id"))
 _PARTS = select(parts.c.coding, parts.c.data).where(parts.c.upload == bindparam("upload")).order_by(parts.c.n)
+
+
+@cache
+def _bodies(count: int) -> Select[*tuple[Any, ...]]:
+    return select(bodies.c.id, bodies.c.coding, bodies.c.data).where(among(bodies.c.id, count))
 
 
 def read_packed(connection: Connection, ids: Collection[int]) -> dict[int, Packed]:
     """The bodies of callbacks as they lie on the disk, but for what lies in parts."""
     if not ids:
         return {}
-    return {id_: (coding, data) for id_, coding, data in connection.execute(_BODIES, {"ids": list(ids)})}
+    return {id_: (coding, data) for id_, coding, data in ask(connection, _bodies, list(ids))}
 
 
 def read_body(connection: Connection, id_: int) -> bytes | None:

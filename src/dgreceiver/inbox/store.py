@@ -13,10 +13,10 @@ from uuid import uuid4
 import msgspec
 from msgspec.structs import replace
 from sqlalchemy import (
-    ColumnElement,
     Connection,
-    CursorResult,
     Select,
+    Text,
+    Update,
     bindparam,
     delete,
     func,
@@ -37,7 +37,9 @@ from .rows import (
     NEW,
     PART,
     advance,
+    among,
     as_json,
+    ask,
     body_of,
     entry_of,
     insert,
@@ -64,40 +66,48 @@ _LEASED = "state = 'leased'"  # written out: a partial index is used for the ver
 
 _KNOWN = select(_c.key, _c.id, _c.state).where(_c.key.in_(bindparam("keys", expanding=True)))
 _LATEST_WEAK = select(_c.id, _c.key, _c.stored).where(_c.weak == bindparam("base")).order_by(_c.id.desc()).limit(1)
-_NOT_SKIPPED = _c.kind.not_in(bindparam("skip", expanding=True))
+_MINE = _c.receiver == bindparam("receiver")
 
 
 @cache
-def _due(*conditions: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
-    mine = (_c.receiver == bindparam("receiver"), text(WAITING), _c.due <= bindparam("now"))
-    return select(*ENTRY).where(*mine, *conditions).order_by(_c.due, _c.id).limit(bindparam("limit"))
+def _due(skipped: int) -> Select[*tuple[Any, ...]]:
+    due = select(*ENTRY).where(_MINE, text(WAITING), _c.due <= bindparam("now"), ~among(_c.kind, skipped))
+    return due.order_by(_c.due, _c.id).limit(bindparam("limit"))
 
 
 @cache
-def _next(*conditions: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
+def _next(skipped: int) -> Select[*tuple[Any, ...]]:
     """When the next is due, and the next stream ends: each from the end of its index."""
-    due = select(func.min(_c.due)).where(_c.receiver == bindparam("receiver"), text(WAITING), *conditions)
+    due = select(func.min(_c.due)).where(_MINE, text(WAITING), ~among(_c.kind, skipped))
     return select(due.scalar_subquery(), lanes.NEXT_END.scalar_subquery())
 
 
-_LEASE = (
-    update(callbacks)
-    .where(_c.id.in_(bindparam("ids", expanding=True)))
-    .values(state="leased", due=None, lease=bindparam("incarnation"))
-)
-_END = (
-    update(callbacks)
-    .where(_c.id.in_(bindparam("ids", expanding=True)), text(_LEASED), _c.lease == bindparam("incarnation"))
-    .values(
-        state=bindparam("to"),
-        due=bindparam("at"),
-        marks=bindparam("with"),
-        error=bindparam("why"),
-        changed=bindparam("now"),
-        lease=None,
-        crashes=0,
+@cache
+def _lease(count: int) -> Update:
+    return (
+        update(callbacks)
+        .where(among(_c.id, count))
+        .values(state="leased", due=None, lease=bindparam("incarnation", type_=Text))
     )
-)
+
+
+@cache
+def _end(count: int) -> Update:
+    return (
+        update(callbacks)
+        .where(among(_c.id, count), text(_LEASED), _c.lease == bindparam("incarnation"))
+        .values(
+            state=bindparam("to"),
+            due=bindparam("at"),
+            marks=bindparam("with"),
+            error=bindparam("why"),
+            changed=bindparam("now"),
+            lease=None,
+            crashes=0,
+        )
+    )
+
+
 _TAKE_LEASES = (
     update(callbacks)
     .where(_c.receiver == bindparam("me"), text(_LEASED), _c.lease != bindparam("incarnation"))
@@ -682,7 +692,8 @@ class Store:
             return False
         try:
             with self._place.write:
-                due, end = self._ask(self._connect(), _next, self._claim, me=self._receiver).one()
+                values = {"receiver": self._receiver, "me": self._receiver}
+                [(due, end)] = ask(self._connect(), _next, _skipped(self._claim), **values)
         except Exception as error:  # whatever it was, the claim goes on waiting
             self._next_due = None
             self._close()
@@ -726,14 +737,15 @@ class Store:
         grant = self._grant
         if grant is None or grant.slots <= 0:
             return
+        values = {"receiver": self._receiver, "now": now, "limit": grant.slots}
         leased = []
-        for row in self._ask(connection, _due, grant.claim, now=now, limit=grant.slots):
-            if grant.entries and row.size > grant.room:
+        for entry in map(entry_of, ask(connection, _due, _skipped(grant.claim), **values)):
+            if grant.entries and entry.size > grant.room:
                 break
-            grant.entries.append(entry_of(row))
-            leased.append(row.id)
+            grant.entries.append(entry)
+            leased.append(entry.id)
         if leased:
-            connection.execute(_LEASE, {"ids": leased, "incarnation": self._incarnation})
+            ask(connection, _lease, leased, incarnation=self._incarnation)
 
     def _hand_over(self) -> None:
         """Give the claim what was leased for it, once that is durable."""
@@ -758,16 +770,6 @@ class Store:
             ends, self._damaged = self._damaged, []
             self._attempt(ends, self._write)
 
-    def _ask(
-        self, connection: Connection, statement: Callable[..., Select[*tuple[Any, ...]]], claim: Claim, **values: object
-    ) -> CursorResult[*tuple[Any, ...]]:
-        """Ask for what a claim wants. To leave kinds out is dear: a list is written into a statement each time."""
-        if not claim.skip:
-            return connection.execute(statement(), {"receiver": self._receiver, **values})
-        return connection.execute(
-            statement(_NOT_SKIPPED), {"receiver": self._receiver, "skip": list(claim.skip), **values}
-        )
-
     def _end(self, connection: Connection, ends: Sequence[End], now: float) -> None:
         alike: dict[tuple[object, ...], list[int]] = {}
         for end in ends:
@@ -775,7 +777,7 @@ class Store:
             alike.setdefault(key, []).append(end.entry.id)
         for (state, due, marks, error), ids in alike.items():
             values = {"to": state, "at": due, "with": marks, "why": error, "now": now}
-            connection.execute(_END, {**values, "ids": ids, "incarnation": self._incarnation})
+            ask(connection, _end, ids, incarnation=self._incarnation, **values)
         advance(connection, {end.entry.lane for end in ends if end.entry.lane})
 
     def _give_back(self, connection: Connection, jobs: Sequence[Job]) -> None:
@@ -788,6 +790,11 @@ class Store:
         mine = connection.execute(_LEASED_BY, {"incarnation": self._incarnation}).scalars()
         astray = [id_ for id_ in mine if id_ not in self._out]
         connection.execute(_GIVE_BACK, {"ids": astray, "now": self._clock()})
+
+
+def _skipped(claim: Claim) -> Sequence[str]:
+    """The kinds that a claim does not want; a kind that is none, if it wants all."""
+    return [*claim.skip] or [""]
 
 
 def _entry(new: _New) -> Entry:
