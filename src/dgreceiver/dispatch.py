@@ -22,7 +22,7 @@ from .threads import Threads
 ALONE_FROM = 5  # crashes from which a delivery runs with no other beside it
 MOST_CRASHES = 100
 MOST_AHEAD = 192  # deliveries claimed beyond the free slots
-AHEAD = 0.25  # seconds for which they are to last, at the pace of the last ones
+AHEAD = 0.2  # seconds for which they are to last, at the pace of the last ones
 LARGE = 64 * 1024  # bytes from which bodies take turns
 IN_A_TURN = 1024 * 1024  # bytes of large bodies parsed in one turn of the loop: some milliseconds
 ROOM = 64 * 1024 * 1024  # bytes of bodies in progress beyond which nothing more is claimed
@@ -157,7 +157,8 @@ class Dispatcher:
         self._running.add(task)
 
         def end(_: object) -> None:
-            self._busy.subtract(names)
+            for name in names:
+                self._busy[name] -= 1
             self._held -= len(body)
             self._ends.append(task.get_loop().time())
             self._running.discard(task)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
+from functools import lru_cache, partial
 from inspect import Parameter
 from types import UnionType
 from typing import Any, Generic, Never, Protocol, TypeAlias, TypeGuard, TypeVar, cast, get_args, overload
@@ -215,6 +215,7 @@ def paste(kind: str) -> str:
     return f"@receiver.on({event})\nasync def on_{words}(event: {event}) -> None: ..."
 
 
+@lru_cache(maxsize=64)
 def _event_type(kind: str) -> type[Event]:
     """The class of that name; of a kind from another release, what parsing makes of it."""
     found = getattr(events, kind, None)
