@@ -586,6 +586,21 @@ async def test_what_was_claimed_ahead_waits_while_its_handler_is_too_busy_and_ot
     assert seen == {"Transcript": 100, "Failure": 5}
 
 
+async def test_what_waits_in_memory_for_a_busy_handler_keeps_nothing_else_from_being_claimed(tmp_path):
+    await filled(tmp_path, *(transcript() for _ in range(20)), failure())
+    receiver, failed, go = new_receiver(inbox=in_file(tmp_path), concurrency=4), list[Event](), asyncio.Event()
+
+    @receiver.on(Transcript)
+    async def hangs(event: Transcript) -> None:
+        await go.wait()
+
+    receiver.on(Failure)(failed.append)
+    async with receiver.running():
+        await until(lambda: failed)
+        go.set()
+        await receiver.idle()
+
+
 async def test_one_handler_alone_has_all_slots():
     receiver, together = new_receiver(concurrency=4), asyncio.Barrier(4)
 

@@ -99,7 +99,7 @@ class Dispatcher:
     # --- what to claim, what to start ---
 
     async def _claim(self) -> None:
-        limit = self._concurrency - len(self._running) + self._ahead() - len(self._ready)
+        limit = self._concurrency - len(self._running) + max(0, self._ahead() - len(self._ready))
         skip = self._too_busy()
         claim = asyncio.ensure_future(self._inbox.claim(limit, room=self._room - self._held, skip=skip))
         claim.add_done_callback(self._take)

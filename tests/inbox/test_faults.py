@@ -228,13 +228,22 @@ def open_files() -> list[Path]:
     return [file.resolve() for file in Path("/proc/self/fd").iterdir()]
 
 
-async def test_a_body_that_cannot_be_read_any_more_is_dead_and_stops_nothing(durable):
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param("00", id="of no format"),
+        pytest.param("28b52ffde00000000000000040010000", id="said to be endless"),
+    ],
+)
+async def test_a_body_that_cannot_be_read_any_more_is_dead_and_stops_nothing(durable, data):
     async with durable.opened() as inbox:
         broken = await inbox.put(transcript("r-1"))
-        altered(durable, "UPDATE dgreceiver_body SET coding = 'zstd', data = x'00'")
+        altered(durable, f"UPDATE dgreceiver_body SET coding = 'zstd', data = x'{data}'")
+        sound = await inbox.put(transcript("r-2"))
+        assert [entry.key for entry, _ in await claimed(inbox)] == [sound.key]
         claim = asyncio.ensure_future(claimed(inbox))
         await until(lambda: in_dead(inbox))
-        put = await inbox.put(transcript("r-2"))
+        put = await inbox.put(transcript("r-3"))
         assert [entry.key for entry, _ in await claim] == [put.key]
         entry = (await inbox.page(state="dead"))[0]
         assert (entry.key, str(entry.error)[:23]) == (broken.key, "its body cannot be read")
@@ -278,6 +287,16 @@ async def test_a_table_that_is_gone_is_an_error_until_it_is_back(durable):
         altered(durable, "ALTER TABLE elsewhere RENAME TO dgreceiver_callback")
         put = await inbox.put(transcript("r-2"))
         assert [entry.key for entry, _ in await next_claim] == [put.key]
+
+
+async def test_what_was_leased_when_its_bodies_could_not_be_read_is_given_out_when_they_can(durable):
+    async with durable.opened() as inbox:
+        put = await inbox.put(transcript("r-1"))
+        altered(durable, "ALTER TABLE dgreceiver_body RENAME TO elsewhere")
+        claim = asyncio.ensure_future(claimed(inbox))
+        await until(lambda: failures(durable))
+        altered(durable, "ALTER TABLE elsewhere RENAME TO dgreceiver_body")
+        assert [entry.key for entry, _ in await claim] == [put.key]
 
 
 async def test_a_lock_that_cannot_be_had_leaves_the_inbox_storing(durable):

@@ -29,7 +29,9 @@ BREAKS: Mapping[str, Sequence[Change]] = {
     "owner": [Change("inbox/sqlite.py", "return self._owner.try_acquire()", "return True")],
     "incarnation": [
         Change(
-            STORE, 'text(_LEASED), _c.lease == bindparam("incarnation"))\n    .values(', "text(_LEASED))\n    .values("
+            STORE,
+            'text(_LEASED), _c.lease == bindparam("incarnation"))\n        .values(',
+            "text(_LEASED))\n        .values(",
         )
     ],
     "order": [

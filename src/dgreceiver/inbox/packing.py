@@ -49,7 +49,7 @@ def unpack(coding: str | None, data: bytes | bytearray) -> bytes:
     """
     try:
         return decompress(data) if coding == ZSTD else bytes(data)
-    except ZstdError as error:
+    except (ZstdError, MemoryError) as error:  # the latter for a length that nothing has
         raise ValueError(str(error)) from error
 
 
@@ -63,7 +63,7 @@ def unpack_all(packed: Mapping[int, Packed]) -> dict[int, bytes]:
     if frames:  # of none it would divide by their number
         try:
             unpacked = _mine.decompressor.multi_decompress_to_buffer(list(frames.values()))
-        except ZstdError as error:
+        except (ZstdError, MemoryError) as error:
             raise ValueError(str(error)) from error
         whole |= {id_: unpacked[at].tobytes() for at, id_ in enumerate(frames)}
     return whole

@@ -752,7 +752,6 @@ class Store:
         if not self._grant or not self._grant.entries:
             return
         leased = self._grant.entries
-        self._out.update(entry.id for entry in leased)
         packed = read_packed(self._connect(), [entry.id for entry in leased if entry.id not in self._fresh])
         whole = {**self._fresh, **_unpacked(packed)}
         given: list[tuple[Entry, bytes]] = []
@@ -762,6 +761,7 @@ class Store:
                 given.append((entry, body or b""))
             except ValueError as error:
                 self._damaged.append(End(entry, "dead", entry.marks, f"its body cannot be read: {error}"))
+        self._out.update(entry.id for entry, _ in given)
         self._grant.claim.result = given
 
     def _bury_damaged(self) -> None:
