@@ -187,12 +187,12 @@ class Lease:
         self._brought = 0  # since it moved
         self.number = number
         self.size = 0
-        self.loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # it is called in one
+        self.loop = self._task.get_loop()
         self.moved_at = self.loop.time()  # when it had last brought a piece
         self.due = NEVER  # of the read that it is in
         self.until = self.moved_at + room.whole
         self._late = False
-        self._task: asyncio.Task[Any] = asyncio.current_task(self.loop)  # type: ignore[assignment]  # it is called in one
         self._others = self._task.cancelling()
 
     async def read(self, read: Callable[[], Awaitable[Read]], most: int) -> Read:
