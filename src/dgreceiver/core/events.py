@@ -139,9 +139,9 @@ class Transcript(_Spoken, _Insightful):
     @property
     def text(self) -> str:
         """Everything said: paragraphs, else utterances, else channels, one a line, without speaker labels."""
-        best = self.results.best
-        if self.paragraphs and not any(each.transcript and not _paragraphs(each) for each in best):
-            return _lines(paragraph.text for paragraph in self.paragraphs)
+        best, paragraphs = self.results.best, self.paragraphs
+        if paragraphs and not any(each.transcript and not _paragraphs(each) for each in best):
+            return _lines(paragraph.text for paragraph in paragraphs)
         if self.utterances:
             return _lines(utterance.transcript for utterance in self.utterances)
         return _lines(each.transcript for each in best)
