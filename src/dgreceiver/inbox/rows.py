@@ -76,8 +76,8 @@ ENTRY = (
 
 def entry_of(row: Sequence[Any]) -> Entry:
     """An entry from a row of the columns `ENTRY`."""
-    (id_, key, kind, request_id, job, lane, state, received, size, path, query, headers, context, marks, *rest) = row
-    crashes, error, replayed = rest
+    id_, key, kind, request_id, job, lane, state, received, size, path, query, *rest = row
+    headers, context, marks, crashes, error, replayed = rest
     return Entry(
         id_,
         key,

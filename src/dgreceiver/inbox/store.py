@@ -270,20 +270,17 @@ class Place(Protocol):
 
 
 class _Grant(msgspec.Struct, eq=False):
-    """What a claim is given in the transaction that runs."""
+    """What a claim is given in the transaction that runs, and how much more it takes."""
 
     claim: Claim
+    slots: int
+    room: int  # bytes of bodies; the first is taken whatever its size
     entries: list[Entry] = []
 
-    @property
-    def slots(self) -> int:
-        """How many more it takes."""
-        return self.claim.limit - len(self.entries)
-
-    @property
-    def room(self) -> int:
-        """Bytes of bodies that it takes beside these; the first body is taken whatever its size."""
-        return self.claim.room - sum(entry.size for entry in self.entries)
+    def add(self, entry: Entry) -> None:
+        self.entries.append(entry)
+        self.slots -= 1
+        self.room -= entry.size
 
 
 class _New(msgspec.Struct, eq=False):
@@ -454,7 +451,7 @@ class Store:
         uploaded = [job for job in jobs if type(job) is Part]
         ends = [job for job in jobs if type(job) is End]
         if self._claim and self._owns and not self._claim.result:
-            self._grant = _Grant(self._claim)
+            self._grant = _Grant(self._claim, self._claim.limit, self._claim.room)
         self._lease_due(connection, now)  # what has waited goes before what comes
         if uploaded:
             self._keep_parts(connection, uploaded, now)
@@ -506,8 +503,9 @@ class Store:
             self._resolve(connection, news, now)
         stored = [new for new in news if new.put.result.outcome != "duplicate"]
         self._keep_bodies(connection, stored)
-        if self._grant:
-            self._grant.entries += [_entry(new) for new in stored if new.state == "leased"]
+        for new in stored:
+            if new.state == "leased" and self._grant:
+                self._grant.add(_entry(new))
         if known:
             self._hear(connection, stored, known, now)
             advance(connection, {new.label.lane for new in stored if new.label.lane})
@@ -742,7 +740,7 @@ class Store:
         for entry in map(entry_of, ask(connection, _due, _skipped(grant.claim), **values)):
             if grant.entries and entry.size > grant.room:
                 break
-            grant.entries.append(entry)
+            grant.add(entry)
             leased.append(entry.id)
         if leased:
             ask(connection, _lease, leased, incarnation=self._incarnation)
