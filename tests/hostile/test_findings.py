@@ -7,6 +7,11 @@ import pytest
 from .targets import TARGETS, seeds
 
 FINDINGS = [
+    pytest.param(
+        "identify",
+        b'\x03{"err_code":"X","request_id":"9a4cd3a4-924bb7-4a-8298-bbf61918f24e"}',
+        id="a key with a time in it was taken for too long",
+    ),
     pytest.param("urls", b"http.1%s://%s@%s" % (3 * (b"Z" * 12,)), id="what is no scheme was shown as one"),
     pytest.param(
         "urls", b"https:/deepgram:fake-password@a.b/?to=https://deepgram:fake-password@c", id="a password in it"
