@@ -26,6 +26,7 @@ AHEAD = 0.2  # seconds for which they are to last, at the pace of the last ones
 LARGE = 64 * 1024  # bytes from which bodies take turns
 IN_A_TURN = 1024 * 1024  # bytes of large bodies parsed in one turn of the loop: some milliseconds
 ROOM = 64 * 1024 * 1024  # bytes of bodies in progress beyond which nothing more is claimed
+AT_ONCE = 4 * 1024 * 1024  # bytes of bodies in one claim: while they are read, nothing is written
 LONGEST_ERROR = 500  # characters of an error that are kept
 PATIENCE = 10.0  # seconds that running handlers have to end when we stop
 GRACE = 1.0  # seconds that they have when they are cancelled after that
@@ -100,8 +101,9 @@ class Dispatcher:
 
     async def _claim(self) -> None:
         limit = self._concurrency - len(self._running) + max(0, self._ahead() - len(self._ready))
+        room = min(self._room - self._held, AT_ONCE)
         skip = self._too_busy()
-        claim = asyncio.ensure_future(self._inbox.claim(limit, room=self._room - self._held, skip=skip))
+        claim = asyncio.ensure_future(self._inbox.claim(limit, room=room, skip=skip))
         claim.add_done_callback(self._take)
         try:
             await self._until(lambda: claim.done() or bool(skip and self._too_busy() != skip))

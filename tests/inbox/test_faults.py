@@ -16,8 +16,10 @@ import pytest
 
 from dgreceiver.errors import InboxError
 from dgreceiver.facts import InboxFailed
+from dgreceiver.inbox import store
 from dgreceiver.inbox.contract import Stored
 from dgreceiver.inbox.locks import FileLock
+from dgreceiver.inbox.rows import read_packed
 from dgreceiver.inbox.sqlite import SqliteFile
 from dgreceiver.inbox.store import Upkeep
 
@@ -297,6 +299,25 @@ async def test_what_was_leased_when_its_bodies_could_not_be_read_is_given_out_wh
         await until(lambda: failures(durable))
         altered(durable, "ALTER TABLE elsewhere RENAME TO dgreceiver_body")
         assert [entry.key for entry, _ in await claim] == [put.key]
+
+
+async def test_who_stores_is_told_so_though_what_was_leased_in_the_same_batch_cannot_be_read(durable, monkeypatch):
+    errors = [OSError("a fault of the disk")]
+
+    def read(*args):
+        if errors:
+            raise errors.pop()
+        return read_packed(*args)
+
+    async with durable.opened() as inbox:
+        first = await inbox.put(transcript("r-1"))
+        monkeypatch.setattr(store, "read_packed", read)
+        async with one_batch(durable, inbox):
+            claim = asyncio.ensure_future(claimed(inbox))
+            put = asyncio.ensure_future(inbox.put(transcript("r-2")))
+        second = await put
+        assert [entry.key for entry, _ in await claim] == [first.key, second.key]
+        assert failures(durable) == ["OSError: a fault of the disk"]
 
 
 async def test_a_lock_that_cannot_be_had_leaves_the_inbox_storing(durable):

@@ -276,6 +276,7 @@ class _Grant(msgspec.Struct, eq=False):
     slots: int
     room: int  # bytes of bodies; the first is taken whatever its size
     entries: list[Entry] = []
+    fresh: Mapping[int, bytes] = {}  # bodies put in the same transaction
 
     def add(self, entry: Entry) -> None:
         self.entries.append(entry)
@@ -320,9 +321,8 @@ class Store:
         self._connection: Connection | None = None
         self._claim: Claim | None = None
         self._grant: _Grant | None = None  # to the claim, in the transaction that runs
-        self._fresh: dict[int, bytes] = {}  # bodies put in the transaction that runs
+        self._granted: _Grant | None = None  # durably; its bodies are to be read yet
         self._out: set[int] = set()  # leased and not ended
-        self._damaged: list[End] = []  # of what was leased and could not be read
         self._astray = False  # a transaction failed: leases may stand in the file that nobody was given
         self._owns = False
         self._stands = False  # others can see whether this process lives
@@ -340,12 +340,15 @@ class Store:
         writable = self._admit(batch)
         if writable or self._astray or self._is_due():
             self._attempt(writable, self._write)
-        self._bury_damaged()
+        if rarer:
+            self._hand_over()  # they might change it
         for job in rarer:  # they see what was put before them
             self._do_alone(job)
-        if self._claim and self._claim.result:
-            finished += self._await(None)
         return [*finished, *batch, *rarer]
+
+    def follow_up(self) -> Sequence[Job]:
+        self._hand_over()
+        return self._await(None) if self._claim and self._claim.result else []
 
     def pause(self) -> float | None:
         if self._claim is None:
@@ -406,13 +409,15 @@ class Store:
                 self._transact(begin(jobs), work)
             self._astray = False
             self._out.difference_update(job.entry.id for job in jobs if type(job) is End)
-            self._hand_over()
+            if self._grant and self._grant.entries:
+                self._granted = self._grant
+                self._out.update(entry.id for entry in self._grant.entries)
         except Exception:
             self._astray, self._next_due = True, None
             self._close()
             raise
         finally:
-            self._grant, self._fresh = None, {}
+            self._grant = None
 
     def _transact(self, jobs: Sequence[Job], work: _Work) -> None:
         connection = self._connect()
@@ -450,7 +455,7 @@ class Store:
         puts = _puts(jobs)
         uploaded = [job for job in jobs if type(job) is Part]
         ends = [job for job in jobs if type(job) is End]
-        if self._claim and self._owns and not self._claim.result:
+        if self._claim and self._owns and not (self._granted or self._claim.result):
             self._grant = _Grant(self._claim, self._claim.limit, self._claim.room)
         self._lease_due(connection, now)  # what has waited goes before what comes
         if uploaded:
@@ -631,7 +636,8 @@ class Store:
         here = [new for new in news if new.put.upload is None]
         packed = pack([(new.put.callback.body, new.label.kind == "Audio") for new in here])
         insert(connection, bodies, BODY, [(new.id, *its) for new, its in zip(here, packed, strict=True)])
-        self._fresh = {new.id: new.put.callback.body for new in here}
+        if self._grant:
+            self._grant.fresh = {new.id: new.put.callback.body for new in here}
 
     def _keep_parts(self, connection: Connection, news: Sequence[Part], now: float) -> None:
         packed = pack([(part.data, part.audio) for part in news])
@@ -746,27 +752,34 @@ class Store:
             ask(connection, _lease, leased, incarnation=self._incarnation)
 
     def _hand_over(self) -> None:
-        """Give the claim what was leased for it, once that is durable."""
-        if not self._grant or not self._grant.entries:
-            return
-        leased = self._grant.entries
-        packed = read_packed(self._connect(), [entry.id for entry in leased if entry.id not in self._fresh])
-        whole = {**self._fresh, **_unpacked(packed)}
-        given: list[tuple[Entry, bytes]] = []
-        for entry in leased:
+        """Give the claim what was leased for it; those whose callbacks came meanwhile need not wait for that."""
+        while self._granted:
+            granted, self._granted = self._granted, None
+            try:
+                given, damaged = self._read(granted)
+            except Exception as error:  # whatever it was, the claim goes on waiting
+                self._out.difference_update(entry.id for entry in granted.entries)
+                self._astray, self._next_due = True, None
+                self._close()
+                self._fail([], error)
+                return
+            granted.claim.result = given
+            self._out.difference_update(end.entry.id for end in damaged)
+            if damaged:  # what can never be handed over must not stand in the way of the rest
+                self._attempt(damaged, self._write)
+
+    def _read(self, granted: _Grant) -> tuple[Sequence[tuple[Entry, bytes]], Sequence[End]]:
+        """What was leased, with its bodies; and the end of what has none that can be read."""
+        packed = read_packed(self._connect(), [entry.id for entry in granted.entries if entry.id not in granted.fresh])
+        whole = {**granted.fresh, **_unpacked(packed)}
+        given, damaged = list[tuple[Entry, bytes]](), list[End]()
+        for entry in granted.entries:
             try:
                 body = whole[entry.id] if entry.id in whole else body_of(self._connect(), entry.id, packed)
                 given.append((entry, body or b""))
             except ValueError as error:
-                self._damaged.append(End(entry, "dead", entry.marks, f"its body cannot be read: {error}"))
-        self._out.update(entry.id for entry, _ in given)
-        self._grant.claim.result = given
-
-    def _bury_damaged(self) -> None:
-        """What can never be handed over must not stand in the way of the rest."""
-        if self._damaged:
-            ends, self._damaged = self._damaged, []
-            self._attempt(ends, self._write)
+                damaged.append(End(entry, "dead", entry.marks, f"its body cannot be read: {error}"))
+        return given, damaged
 
     def _end(self, connection: Connection, ends: Sequence[End], now: float) -> None:
         alike: dict[tuple[object, ...], list[int]] = {}

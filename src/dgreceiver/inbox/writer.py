@@ -77,6 +77,9 @@ class Work(Protocol):
     def transact(self, jobs: Sequence[Job]) -> Sequence[Job]:
         """Do the jobs; return those that are finished, durably, with a result or an error. Never raises."""
 
+    def follow_up(self) -> Sequence[Job]:
+        """Do what those who have just been told need not wait for; the jobs that it finished. Never raises."""
+
     def pause(self) -> float | None:
         """Seconds after which to look again though no job came; None if there is nothing to look for."""
 
@@ -141,6 +144,7 @@ class Writer:
         while going and not self._loop.is_closed():  # what nobody can be told of is not begun
             jobs, going = self._gather()
             self._tell(self._wake, self._work.transact(jobs))
+            self._tell(self._wake, self._work.follow_up())
             self._turns += 1
         self._tell(self._wake, self._work.shut())
         self._tell(self._ended.set_result, None)
