@@ -49,7 +49,8 @@ class Products:
 
     async def _submit_singles(self, url: str) -> None:
         dice = self._out.dice("products")
-        async with httpx.AsyncClient(base_url=url, headers=TOKEN, trust_env=False, timeout=30.0) as client:
+        soon = httpx.Limits(keepalive_expiry=1.0)  # by itself it is the server's 5 s, and both may end it at once
+        async with httpx.AsyncClient(base_url=url, headers=TOKEN, trust_env=False, timeout=30.0, limits=soon) as client:
             for n in count():
                 path, pause = dice.choice(ALONE), dice.uniform(0.1, 0.4)
                 fault = _fault(dice, leave_out={"empty"} if path in SPOKEN else ())
