@@ -50,13 +50,9 @@ def read(value: Any) -> Any:
     """With all words read."""
     if isinstance(value, dict):
         return {name: read(each) for name, each in value.items()}
-    return (
-        [read(each) for each in value]
-        if isinstance(value, list)
-        else value._as_they_came()
-        if isinstance(value, Words)
-        else value
-    )
+    if isinstance(value, list):
+        return [read(each) for each in value]
+    return value._as_they_came() if isinstance(value, Words) else value
 
 
 def unread(value: Any) -> int:

@@ -12,6 +12,8 @@ LEVEL = -3  # two thirds of the time that level 1 takes for 5 KB, for two fifths
 
 ZSTD = "zstd"
 
+_DAMAGE = (ZstdError, MemoryError)  # the latter for a length that nothing has
+
 # How a body is coded, None if it lies as it came, and what lies on the disk. What was packed is a
 # bytearray: sqlite3 binds that as it is, and asks of each `bytes` first how it is to be adapted.
 Packed = tuple[str | None, bytes | bytearray]
@@ -49,7 +51,7 @@ def unpack(coding: str | None, data: bytes | bytearray) -> bytes:
     """
     try:
         return decompress(data) if coding == ZSTD else bytes(data)
-    except (ZstdError, MemoryError) as error:  # the latter for a length that nothing has
+    except _DAMAGE as error:
         raise ValueError(str(error)) from error
 
 
@@ -63,7 +65,7 @@ def unpack_all(packed: Mapping[int, Packed]) -> dict[int, bytes]:
     if frames:  # of none it would divide by their number
         try:
             unpacked = _mine.decompressor.multi_decompress_to_buffer(list(frames.values()))
-        except (ZstdError, MemoryError) as error:
+        except _DAMAGE as error:
             raise ValueError(str(error)) from error
         whole |= {id_: unpacked[at].tobytes() for at, id_ in enumerate(frames)}
     return whole

@@ -12,18 +12,7 @@ from uuid import uuid4
 
 import msgspec
 from msgspec.structs import replace
-from sqlalchemy import (
-    Connection,
-    Select,
-    Text,
-    Update,
-    bindparam,
-    delete,
-    func,
-    select,
-    text,
-    update,
-)
+from sqlalchemy import Connection, Select, Text, Update, bindparam, delete, func, select, text, update
 
 from ..core.callbacks import Callback, Label, digest, fingerprint, identify
 from ..errors import InboxError
@@ -66,7 +55,7 @@ _LEASED = "state = 'leased'"  # written out: a partial index is used for the ver
 
 _KNOWN = select(_c.key, _c.id, _c.state).where(_c.key.in_(bindparam("keys", expanding=True)))
 _LATEST_WEAK = select(_c.id, _c.key, _c.stored).where(_c.weak == bindparam("base")).order_by(_c.id.desc()).limit(1)
-_MINE = _c.receiver == bindparam("receiver")
+_MINE = _c.receiver == bindparam("me")
 
 
 @cache
@@ -110,13 +99,13 @@ def _end(count: int) -> Update:
 
 _TAKE_LEASES = (
     update(callbacks)
-    .where(_c.receiver == bindparam("me"), text(_LEASED), _c.lease != bindparam("incarnation"))
+    .where(_MINE, text(_LEASED), _c.lease != bindparam("incarnation"))
     .values(state="waiting", due=bindparam("now"), lease=None, crashes=_c.crashes + 1)
 )
 # What was to wait when the clock was another: no longer than it was to wait then.
 _CLIP_WAITS = (
     update(callbacks)
-    .where(_c.receiver == bindparam("me"), text(WAITING), _c.due > bindparam("now"), _c.changed > bindparam("now"))
+    .where(_MINE, text(WAITING), _c.due > bindparam("now"), _c.changed > bindparam("now"))
     .values(due=bindparam("now") + (_c.due - _c.changed))
 )
 _LEASED_BY = select(_c.id).where(text(_LEASED), _c.lease == bindparam("incarnation"))
@@ -696,8 +685,7 @@ class Store:
             return False
         try:
             with self._place.write:
-                values = {"receiver": self._receiver, "me": self._receiver}
-                [(due, end)] = ask(self._connect(), _next, _skipped(self._claim), **values)
+                [(due, end)] = ask(self._connect(), _next, _skipped(self._claim), me=self._receiver)
         except Exception as error:  # whatever it was, the claim goes on waiting
             self._next_due = None
             self._close()
@@ -741,7 +729,7 @@ class Store:
         grant = self._grant
         if grant is None or grant.slots <= 0:
             return
-        values = {"receiver": self._receiver, "now": now, "limit": grant.slots}
+        values = {"me": self._receiver, "now": now, "limit": grant.slots}
         leased = []
         for entry in map(entry_of, ask(connection, _due, _skipped(grant.claim), **values)):
             if grant.entries and entry.size > grant.room:

@@ -143,11 +143,15 @@ class Writer:
         going = True
         while going and not self._loop.is_closed():  # what nobody can be told of is not begun
             jobs, going = self._gather()
-            self._tell(self._wake, self._work.transact(jobs))
-            self._tell(self._wake, self._work.follow_up())
+            self._tell_of(self._work.transact(jobs))
+            self._tell_of(self._work.follow_up())
             self._turns += 1
-        self._tell(self._wake, self._work.shut())
+        self._tell_of(self._work.shut())
         self._tell(self._ended.set_result, None)
+
+    def _tell_of(self, finished: Sequence[Job]) -> None:
+        if finished:  # else the loop would be woken for nothing
+            self._tell(self._wake, finished)
 
     def _tell(self, callback: Callable[..., object], *args: object) -> None:
         with suppress(RuntimeError):  # the loop has closed: nobody waits any more
