@@ -10,7 +10,6 @@ from collections import Counter
 from contextlib import closing, suppress
 from datetime import timedelta
 from functools import partial, wraps
-from itertools import pairwise
 from random import Random
 from typing import Any, Self
 
@@ -29,7 +28,7 @@ from dgreceiver import (
     Transcript,
     Unknown,
 )
-from dgreceiver.dispatch import ALONE_FROM, IN_A_TURN, MOST_CRASHES, Dispatcher
+from dgreceiver.dispatch import ALONE_FROM, IN_A_TURN, LARGE, MOST_CRASHES, Dispatcher
 from dgreceiver.facts import (
     DeliveryBuried,
     DeliveryUnhandled,
@@ -990,9 +989,10 @@ async def test_bodies_are_claimed_only_as_far_as_there_is_room_for_them(tmp_path
     assert most == 2
 
 
-async def test_between_large_bodies_the_loop_turns_the_more_often_the_larger_they_are(tmp_path):
-    text = "word " * 48_000
-    await stored(tmp_path, *(transcript(text) for _ in range(3)))
+@pytest.mark.parametrize(("words", "count"), [(48_000, 3), (6_000, 6)], ids=["one by one", "claimed together"])
+async def test_between_large_bodies_the_loop_turns_the_more_often_the_larger_they_are(tmp_path, words, count):
+    text = "word " * words
+    await stored(tmp_path, *(transcript(text) for _ in range(count)))
     work, turns, at = Dispatching(tmp_path), 0, list[int]()
 
     @work.receiver.on(Transcript)
@@ -1000,9 +1000,11 @@ async def test_between_large_bodies_the_loop_turns_the_more_often_the_larger_the
         at.append(turns)
 
     async with work:
-        while len(at) < 3:
+        while len(at) < count:
             turns += 1
             await asyncio.sleep(0)
-    owed = len(transcript(text).body) // IN_A_TURN
-    assert owed >= 3
-    assert [later - sooner >= owed for sooner, later in pairwise(at)] == [True, True]
+    size = len(transcript(text).body)
+    before = range(0, count * size, size)  # bytes that were parsed before each
+    assert size >= LARGE
+    assert all(turn - at[0] >= bytes_before // IN_A_TURN for turn, bytes_before in zip(at, before, strict=True))
+    assert before[-1] > 2 * IN_A_TURN

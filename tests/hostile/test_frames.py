@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -72,28 +73,30 @@ async def streamed(server: str, **bounds: Any) -> tuple[dict[str, list[bytes]], 
     return stored, answers
 
 
-async def test_a_peer_that_pings_and_reads_no_pong_is_not_read_either_until_it_does():
-    facts = Facts()
+@pytest.mark.parametrize("also", [b"", frame(TEXT, b"still here")], ids=["nothing else", "and speaks"])
+async def test_a_peer_that_pings_and_reads_no_pong_is_not_read_either_until_it_does(also):
+    facts, pings = Facts(), 1000 * frame(PING, b"x" * 125) + also
     async with running(new_receiver(hooks=[facts])) as served:
         reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
         writer.write(HANDSHAKE)
         await reader.readuntil(b"\r\n\r\n")
-        sent = await ping_without_end(writer)
-        assert sent < 50_000_000  # no more than systems hold between the two
+        [peer] = served.server.server_state.connections
+        times = await send(writer, pings, while_=peer.transport.is_reading)
+        assert times * len(pings) < 50_000_000  # no more than systems hold between the two
         writer.write(frame(TEXT, b"heard"))
         hearing = asyncio.create_task(reader.read(-1))
-        await until(lambda: facts.of(CallbackStored))
+        await until(lambda: len(facts.of(CallbackStored)) == 1 + times * bool(also))
         hearing.cancel()
         writer.transport.abort()
 
 
-async def ping_without_end(writer: asyncio.StreamWriter) -> int:
-    """Send pings until nobody takes them; how many bytes that were. What comes back is left where it is."""
-    flood, sent = 1000 * frame(PING, b"x" * 125), 0
-    with suppress(TimeoutError):
-        while sent < 100_000_000:
-            writer.write(flood)
-            sent += len(flood)
-            async with asyncio.timeout(0.5):
+async def send(writer: asyncio.StreamWriter, frames: bytes, *, while_: Callable[[], bool]) -> int:
+    """Send frames again and again, up to a limit; how many times. What comes back is left where it is."""
+    times = 0
+    while while_() and times * len(frames) < 100_000_000:
+        writer.write(frames)
+        times += 1
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.1):
                 await writer.drain()
-    return sent
+    return times

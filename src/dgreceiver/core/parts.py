@@ -210,17 +210,7 @@ def fitting(came: Sequence[Any]) -> Sequence[dict[str, Any]]:
 def _fits(row: object) -> bool:
     try:
         msgspec.convert(row, _Row)
-    except msgspec.ValidationError:
-        return False
-    except UnicodeEncodeError:
-        return _is_word(row)
-    return True
-
-
-def _is_word(row: object) -> bool:
-    try:
-        Word.model_validate(row)
-    except ValidationError:
+    except (msgspec.ValidationError, UnicodeEncodeError):
         return False
     return True
 
