@@ -109,6 +109,58 @@ async def test_a_server_is_alive_but_not_ready_before_it_has_started_and_when_it
         assert await probe(served.server) == [200, 503]
 
 
+# --- how it is said
+
+
+class Wire(asyncio.Transport):
+    """A transport that notes what it is given to send."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[bytes] = []
+        self.closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.sent.append(bytes(data))
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return self.protocol
+
+    def joined(self, server: Server) -> asyncio.Protocol:
+        """The server's end of a connection over this."""
+        server.config.load()
+        made: Callable[..., asyncio.Protocol] = server.config.http_protocol_class
+        self.protocol = made(config=server.config, server_state=server.server_state, app_state={})
+        self.protocol.connection_made(self)
+        return self.protocol
+
+
+async def test_an_answer_is_sent_in_one_piece():
+    wire = Wire()
+    wire.joined(Server(new_receiver())).data_received(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
+    await until(lambda: wire.sent)
+    assert [(piece.startswith(b"HTTP/1.1 200 "), piece.endswith(b'{"status":"ok"}')) for piece in wire.sent] == [
+        (True, True)
+    ]
+
+
+async def test_what_was_said_is_sent_before_the_connection_is_closed_and_nothing_after(caplog):
+    wire = Wire()
+    protocol: Any = wire.joined(Server(new_receiver()))
+    protocol.data_received(b"no request at all\r\n\r\n")
+    assert wire.closed
+    assert [piece[:13] for piece in wire.sent] == [b"HTTP/1.1 400 "]
+    protocol.transport.write(b"too late")
+    await asyncio.sleep(0.01)
+    assert len(wire.sent) == 1
+
+
 # --- the access log
 
 

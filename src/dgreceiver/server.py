@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import resource
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import chain
@@ -52,6 +53,7 @@ def serve(receiver: Receiver, *, host: str, port: int, drain: float = DRAIN, reu
     Raises: SetupError if the address cannot be listened on, or the inbox not be opened.
     """
     allow_many_files()
+    gc.freeze()  # what was imported is not looked through again and again, for 50 ms each time
     with listen(host, port, reuse_port=reuse_port) as door:
         Server(receiver, drain=drain, reuse_port=reuse_port).run(sockets=[door])
 
@@ -240,7 +242,7 @@ class _Protocol(HttpToolsProtocol):
         self._since = 0  # bytes since the last head or piece of a body: an unfinished head, or trailers
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn has it so
-        super().connection_made(transport)
+        super().connection_made(_Gathering(transport, self.loop))  # type: ignore[arg-type]  # it does as one
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -292,6 +294,36 @@ class _Protocol(HttpToolsProtocol):
             self.transport.close()
 
 
+class _Gathering:
+    """A transport that sends what is written in one turn of the loop as one.
+
+    uvicorn writes the head and the body of an answer by themselves, and the loops send each write at once: that is a
+    second call of the system and a second packet, which wakes who called with half an answer.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._written: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._written:
+            self._loop.call_soon(self._send)
+        self._written.append(data)
+
+    def close(self) -> None:
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        written, self._written = self._written, []
+        if written and not self._transport.is_closing():
+            self._transport.write(b"".join(written))
+
+
 class _SocketProtocol(WebSocketsSansIOProtocol):
     """uvicorn's protocol, less three faults.
 
@@ -326,13 +358,12 @@ class _SocketProtocol(WebSocketsSansIOProtocol):
 def _with_probes(app: ASGIApp, is_ready: Callable[[], bool]) -> ASGIApp:
     """Answer /livez and /readyz to whoever asks; a POST there is a callback as anywhere."""
 
-    async def probed(scope: Scope, receive: Receive, send: Send) -> None:
+    def probed(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope.get("method") not in ("GET", "HEAD") or scope["path"] not in ("/livez", "/readyz"):
-            await app(scope, receive, send)
-        elif scope["path"] == "/livez" or is_ready():
-            await answer(send, 200, {"status": "ok"})
-        else:
-            await answer(send, 503, {"status": "stopping"})
+            return app(scope, receive, send)
+        if scope["path"] == "/livez" or is_ready():
+            return answer(send, 200, {"status": "ok"})
+        return answer(send, 503, {"status": "stopping"})
 
     return probed
 
@@ -343,11 +374,11 @@ def _with_access_log(app: ASGIApp) -> ASGIApp:
     async def logged(scope: Scope, receive: Receive, send: Send) -> None:
         begun, status = time.perf_counter(), 0
 
-        async def note(message: Message) -> None:
+        def note(message: Message) -> Awaitable[None]:
             nonlocal status
             if message["type"] in _STARTS:
                 status = message["status"]
-            await send(message)
+            return send(message)
 
         try:
             await app(scope, receive, note)

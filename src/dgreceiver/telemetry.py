@@ -25,8 +25,11 @@ def log(fact: Fact) -> None:
 
 def shown(text: object) -> str:
     """A text in which nothing begins a line, moves a cursor, paints, or turns the direction of reading."""
+    text = str(text)
+    if text.isprintable():
+        return text
     return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in str(text)
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )
 
 

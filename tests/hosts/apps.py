@@ -18,7 +18,7 @@ from dgreceiver import CallbackMiddleware, Event, Receiver
 
 from ..support import Ledger, new_receiver
 
-WORK = 0.1  # seconds that a handler takes; one at a time, so that a busy server is behind with them
+WORK = 0.5  # seconds that a handler takes; one at a time, so that whoever sends is soon ahead of them
 
 
 def a_receiver(folder: Path, way: str, *, work: float = WORK) -> Receiver:
