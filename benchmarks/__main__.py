@@ -42,7 +42,10 @@ PACKAGES = (
     "uvicorn uvloop httptools starlette sqlalchemy pydantic msgspec fastapi aiosqlite flask django gunicorn celery"
 )
 OURS = ["bare", "storing", "handling"]
-BESIDE = ["bare", "storing", "handling", "fastapi", "flask", "flask-sync", "django", "celery", "celery-always", "bolt"]
+BESIDE = [
+    *("bare", "storing", "plain", "handling"),
+    *("fastapi", "flask", "flask-sync", "django", "celery", "celery-always", "bolt"),
+]
 
 
 @dataclass(frozen=True, slots=True)

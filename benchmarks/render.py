@@ -22,9 +22,10 @@ Results = Mapping[str, Any]
 
 SERVERS = {
     "bare": "uvicorn that reads the body and keeps nothing",
-    "storing": "dgreceiver without handlers",
-    "handling": "dgreceiver with an `async def` handler",
-    "in-threads": "dgreceiver with a `def` handler",
+    "storing": "`dgreceiver serve` without handlers",
+    "plain": "the same under plain uvicorn",
+    "handling": "`dgreceiver serve` with an `async def` handler",
+    "in-threads": "`dgreceiver serve` with a `def` handler",
     "fastapi": "FastAPI, aiosqlite: INSERT and COMMIT under a lock",
     "flask": "Flask, sqlite3; gunicorn, 16 threads",
     "flask-sync": "Flask, sqlite3; gunicorn, 4 sync workers, a connection per request",
@@ -112,7 +113,7 @@ def _short_ratios(results: Results) -> Iterable[str]:
             f"Storing a callback of 5 KB on disk before its 200 runs at {_ratio(rates, 'storing', 'bare')} of the rate "
             "of a bare uvicorn that keeps nothing."
         )
-        hand = [name for name in rates if name not in ("bare", "storing", "handling", "bolt")]
+        hand = [name for name in rates if name not in ("bare", "storing", "plain", "handling", "bolt")]
         if hand:
             said = ", ".join(f"{rates['storing'] / rates[name]:.1f} × {name}" for name in hand)
             yield f"Beside endpoints written by hand, it is {said}."

@@ -14,10 +14,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from ends import Ends
 from load import PASSWORD, USER
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+if TYPE_CHECKING:
+    from dgreceiver import Receiver
 
 HERE = Path(__file__).parent
 
@@ -128,6 +132,13 @@ def run_uvicorn(app: ASGIApp, port: int) -> None:
     )
 
 
+def run_ours(app: ASGIApp, port: int) -> None:
+    """As `dgreceiver serve` does it, without the lines that it logs: none of the others logs a request either."""
+    from dgreceiver.server import serve
+
+    serve(cast("Receiver", app), host="127.0.0.1", port=port)
+
+
 def gunicorn(app: str, folder: Path, port: int, *options: str) -> Sequence[str]:
     """The command that serves a WSGI app: by one process with threads, if the options do not say otherwise."""
     command = [sys.executable, "-m", "gunicorn", f"handwritten.{app}:app_in({str(folder)!r})", f"--chdir={HERE}"]
@@ -192,9 +203,10 @@ def handled_or_in_redis(*options: str) -> Callable[[Path], int]:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One of those that are compared: an ASGI app under uvicorn, or commands that are run side by side."""
+    """One of those that are compared: an ASGI app and how it is run, or commands that are run side by side."""
 
     made: Callable[[Path], ASGIApp] | None = None
+    run: Callable[[ASGIApp, int], None] = run_uvicorn
     commands: Callable[[Path, int], Commands] | None = None
     kept: Callable[[Path], int] | None = None  # how many callbacks are in a folder that it left
     handles: bool = False
@@ -208,9 +220,10 @@ class Server:
 
 SERVERS = {
     "bare": Server(bare),
-    "storing": Server(storing, kept=kept_by_us),
-    "handling": Server(handling, kept=kept_by_us, handles=True),
-    "in-threads": Server(in_threads, kept=kept_by_us, handles=True),
+    "storing": Server(storing, run=run_ours, kept=kept_by_us),
+    "plain": Server(storing, kept=kept_by_us),
+    "handling": Server(handling, run=run_ours, kept=kept_by_us, handles=True),
+    "in-threads": Server(in_threads, run=run_ours, kept=kept_by_us, handles=True),
     "fastapi": Server(fastapi, kept=kept_in_table),
     "unlocked": Server(unlocked, kept=kept_in_table),
     "flask": Server(commands=lambda folder, port: [gunicorn("by_flask", folder, port)], kept=kept_in_table),
@@ -244,7 +257,7 @@ def main() -> None:
     signal.alarm(options.lifetime)
     server = SERVERS[options.name]
     if server.made is not None:
-        run_uvicorn(server.made(options.folder), options.port)
+        server.run(server.made(options.folder), options.port)
     elif server.commands is not None:
         _run_all(server.commands(options.folder, options.port))
 

@@ -34,6 +34,7 @@ PATIENCE = 10  # seconds that requests have to end when we stop; who is cut off 
 LONGEST_PATH = 200  # characters of a path that are logged
 MOST_FILES = 65_536  # that are asked for: each connection is one
 FEW_FILES = 4096  # fewer than these are a warning
+GARBAGE = 10_000  # objects more than were let go, from which the collector looks for some; Python's own is 700
 
 _STARTS = ("http.response.start", "websocket.http.response.start")
 _REFUSALS = {
@@ -53,7 +54,7 @@ def serve(receiver: Receiver, *, host: str, port: int, drain: float = DRAIN, reu
     Raises: SetupError if the address cannot be listened on, or the inbox not be opened.
     """
     allow_many_files()
-    gc.freeze()  # what was imported is not looked through again and again, for 50 ms each time
+    spare_garbage_rounds()
     with listen(host, port, reuse_port=reuse_port) as door:
         Server(receiver, drain=drain, reuse_port=reuse_port).run(sockets=[door])
 
@@ -73,6 +74,15 @@ def allow_many_files() -> None:
             "raise the hard limit (LimitNOFILE= of systemd, --ulimit nofile= of docker)",
             files,
         )
+
+
+def spare_garbage_rounds() -> None:
+    """Let the garbage collector look less often at less: most of what it finds is still in use.
+
+    What was imported lives as long as the process, and a round through it holds up all for some 50 ms.
+    """
+    gc.freeze()
+    gc.set_threshold(GARBAGE)
 
 
 def listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
@@ -305,6 +315,7 @@ class _Gathering:
         self._transport = transport
         self._loop = loop
         self._written: list[bytes] = []
+        self.is_closing = transport.is_closing  # asked for each answer
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -320,7 +331,7 @@ class _Gathering:
 
     def _send(self) -> None:
         written, self._written = self._written, []
-        if written and not self._transport.is_closing():
+        if written and not self.is_closing():
             self._transport.write(b"".join(written))
 
 
@@ -372,6 +383,8 @@ def _with_access_log(app: ASGIApp) -> ASGIApp:
     """Log a line for each request: no query and no header, where credentials are."""
 
     async def logged(scope: Scope, receive: Receive, send: Send) -> None:
+        if not access.isEnabledFor(logging.INFO):
+            return await app(scope, receive, send)
         begun, status = time.perf_counter(), 0
 
         def note(message: Message) -> Awaitable[None]:
