@@ -14,14 +14,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import Any
 
 from ends import Ends
 from load import PASSWORD, USER
 from starlette.types import ASGIApp, Receive, Scope, Send
-
-if TYPE_CHECKING:
-    from dgreceiver import Receiver
 
 HERE = Path(__file__).parent
 
@@ -132,11 +129,11 @@ def run_uvicorn(app: ASGIApp, port: int) -> None:
     )
 
 
-def run_ours(app: ASGIApp, port: int) -> None:
+def run_ours(receiver: Any, port: int) -> None:
     """As `dgreceiver serve` does it, without the lines that it logs: none of the others logs a request either."""
     from dgreceiver.server import serve
 
-    serve(cast("Receiver", app), host="127.0.0.1", port=port)
+    serve(receiver, host="127.0.0.1", port=port)
 
 
 def gunicorn(app: str, folder: Path, port: int, *options: str) -> Sequence[str]:

@@ -126,6 +126,9 @@ class _Row(msgspec.Struct, gc=False):
     confidence: float
 
 
+_MISFIT = (msgspec.ValidationError, UnicodeEncodeError)  # the latter for half a surrogate pair
+
+
 class _Rows(msgspec.Struct):  # msgspec keeps what it knows of a class, not of list[_Row]: 5 µs less
     rows: list[_Row]
 
@@ -202,7 +205,7 @@ def fitting(came: Sequence[Any]) -> Sequence[dict[str, Any]]:
     """The entries that are words."""
     try:
         msgspec.convert({"rows": came}, _Rows)
-    except (msgspec.ValidationError, UnicodeEncodeError):  # the latter for half a surrogate pair
+    except _MISFIT:
         return [row for row in came if _fits(row)]
     return came
 
@@ -210,7 +213,7 @@ def fitting(came: Sequence[Any]) -> Sequence[dict[str, Any]]:
 def _fits(row: object) -> bool:
     try:
         msgspec.convert(row, _Row)
-    except (msgspec.ValidationError, UnicodeEncodeError):
+    except _MISFIT:
         return False
     return True
 
