@@ -991,7 +991,7 @@ async def test_bodies_are_claimed_only_as_far_as_there_is_room_for_them(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("words", "count", "between"), [(48_000, 3, 3), (6_000, 6, 0)], ids=["one by one", "claimed together"]
+    ("words", "count", "between"), [(48_000, 3, 3), (11_000, 4, 0)], ids=["one by one", "claimed together"]
 )
 async def test_between_large_bodies_the_loop_turns_the_more_often_the_larger_they_are(tmp_path, words, count, between):
     text = "word " * words
