@@ -69,7 +69,7 @@ async def one_batch(shelf: Shelf, inbox) -> AsyncIterator[None]:
     try:
         busy = asyncio.ensure_future(inbox.counts())
         await asyncio.sleep(0)  # it is asked
-        await until(inbox._writer._queue.empty)  # and taken up
+        await until(lambda: not inbox._writer._gathered and inbox._writer._queue.empty())  # and taken up
         yield
         await asyncio.sleep(0)
     finally:

@@ -1,8 +1,9 @@
 """Group commit: one thread takes all that waits, writes it in one transaction, wakes the waiters, begins again.
 
-There is no timer: while one batch is on its way to the disk, the next one gathers by itself. Only where nothing is
-written for seconds on end, because another process that was stopped holds the lock, or the disk hangs, are those told
-who can come again.
+There is no timer: while one batch is on its way to the disk, the next one gathers by itself; and while each turn of
+the loop brings more, it goes on gathering, for some milliseconds at most. So many senders share a sync, and a lone one
+does not wait. Only where nothing is written for seconds on end, because another process that was stopped holds the
+lock, or the disk hangs, are those told who can come again.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ..errors import InboxError
 
 MOST_JOBS = 256
 MOST_BYTES = 8 * 1024 * 1024
+LONGEST_GATHERING = 0.02  # seconds for which jobs are held back while each turn of the loop brings more
 POLL = 0.1  # seconds between looks for what other processes have stored
 LONGEST_WAIT = 1.0  # seconds after which an idle writer looks whether its loop still lives
 PATIENCE = 5.0  # seconds in which nothing may be written: more than a sound disk needs, less than Deepgram waits
@@ -100,6 +102,8 @@ class Writer:
         self._name = name
         self._stuck = stuck
         self._patience = patience
+        self._gathered: list[Job] = []  # that the thread has not been given yet
+        self._gather_until = 0.0  # by the loop's clock
         self._waiting: set[Job] = set()  # less those that are patient
         self._turns = 0  # of the thread
         self._looks = 0  # since it has taken one
@@ -121,28 +125,44 @@ class Writer:
         """
         job.future, job.release = self._loop.create_future(), release
         if job.patient:
-            self._queue.put(job)
+            self.tell(job)
         elif self._why is None:
             self._waiting.add(job)
-            self._queue.put(job)
+            self.tell(job)
         else:
             self._send_away([job], self._why)
         return job.future
 
     def tell(self, job: Job) -> None:
         """Have something done that nobody waits for."""
-        self._queue.put(job)
+        self._gathered.append(job)
+        if len(self._gathered) == 1:
+            self._gather_until = self._loop.time() + LONGEST_GATHERING
+            self._loop.call_soon(self._gather, 1)
 
     async def stop(self) -> None:
         """Do what waits, then end the thread."""
+        self._hand_over()
         self._queue.put(None)
         await self._ended
         self._looking.cancel()
 
+    def _gather(self, before: int) -> None:
+        """Hand over what has come, unless this turn of the loop has brought more than there was before."""
+        if before < len(self._gathered) < MOST_JOBS and self._loop.time() < self._gather_until:
+            self._loop.call_soon(self._gather, len(self._gathered))
+        else:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        for job in gathered:
+            self._queue.put(job)
+
     def _run(self) -> None:
         going = True
         while going and not self._loop.is_closed():  # what nobody can be told of is not begun
-            jobs, going = self._gather()
+            jobs, going = self._take()
             self._tell_of(self._work.transact(jobs))
             self._tell_of(self._work.follow_up())
             self._turns += 1
@@ -157,7 +177,7 @@ class Writer:
         with suppress(RuntimeError):  # the loop has closed: nobody waits any more
             self._loop.call_soon_threadsafe(callback, *args)
 
-    def _gather(self) -> tuple[list[Job], bool]:
+    def _take(self) -> tuple[list[Job], bool]:
         """All that waits, up to a limit, and whether there is to be more after it."""
         jobs: list[Job] = []
         weight = 0
