@@ -272,6 +272,13 @@ async def test_a_head_that_is_too_large_is_refused(pieces, caplog):
         assert await entries_of(receiver) == []
 
 
+async def test_a_head_that_is_too_large_is_refused_behind_another_in_one_piece():
+    wire, head = Wire(), b"GET /livez HTTP/1.1\r\nhost: localhost\r\n"
+    wire.joined(Server(new_receiver())).data_received(head + b"\r\n" + head + b"x: " + b"a" * 70_000 + b"\r\n\r\n")
+    assert wire.closed
+    assert b"".join(wire.sent).startswith(b"HTTP/1.1 431 ")
+
+
 @pytest.mark.parametrize("length", [10, 70_000])
 async def test_what_is_no_http_is_answered_with_400(length):
     async with running() as served:

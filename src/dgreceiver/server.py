@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import chain
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -149,8 +149,9 @@ class Server(uvicorn.Server):
         self._is_draining = False
         self._handover: asyncio.Task[None] | None = None
         super().__init__(
-            uvicorn.Config(
+            _Config(
                 _with_access_log(_with_probes(receiver, self._is_ready)),
+                interface="asgi3",
                 http=partial(_Protocol, head_seconds=head_seconds),  # type: ignore[arg-type]  # it is only called
                 ws=_SocketProtocol,
                 ws_max_size=receiver.limits.message,
@@ -234,6 +235,19 @@ class Server(uvicorn.Server):
             door.close()
 
 
+class _Config(uvicorn.Config):
+    """uvicorn's settings, but that it looks for what a proxy says only where a proxy says something."""
+
+    def load(self) -> None:
+        super().load()
+        direct, proxied = cast(ASGIApp, self.app), cast(ASGIApp, self.loaded_app)
+
+        def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+            return (proxied if b"x-forwarded-for" in dict(scope["headers"]) else direct)(scope, receive, send)
+
+        self.loaded_app = app
+
+
 class _Protocol(HttpToolsProtocol):
     """uvicorn's protocol with bounds on all that is not the body: the receiver bounds that."""
 
@@ -250,6 +264,7 @@ class _Protocol(HttpToolsProtocol):
         self._head_seconds = head_seconds
         self._deadline: asyncio.TimerHandle | None = None
         self._since = 0  # bytes since the last head or piece of a body: an unfinished head, or trailers
+        self._piece = 0  # bytes that came last
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn has it so
         super().connection_made(_Gathering(transport, self.loop))  # type: ignore[arg-type]  # it does as one
@@ -260,18 +275,22 @@ class _Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        self._since += len(data)
+        self._piece = len(data)
+        self._since += self._piece
         super().data_received(data)
         if self._since > HEAD_BYTES:
             self._refuse(431)
         self._watch()
 
     def on_headers_complete(self) -> None:
-        self._since = 0
-        if len(self.url) + sum(map(len, chain.from_iterable(self.headers))) > HEAD_BYTES:
+        if self._since + self._piece > HEAD_BYTES and self._head_bytes() > HEAD_BYTES:  # else it cannot be so long
             self._refuse(431)
             raise ValueError("the head of the request is too large")  # ends the parser
+        self._since = 0
         super().on_headers_complete()
+
+    def _head_bytes(self) -> int:
+        return len(self.url) + sum(map(len, chain.from_iterable(self.headers)))
 
     def on_body(self, body: bytes) -> None:
         self._since = 0
@@ -382,9 +401,10 @@ def _with_probes(app: ASGIApp, is_ready: Callable[[], bool]) -> ASGIApp:
 def _with_access_log(app: ASGIApp) -> ASGIApp:
     """Log a line for each request: no query and no header, where credentials are."""
 
-    async def logged(scope: Scope, receive: Receive, send: Send) -> None:
-        if not access.isEnabledFor(logging.INFO):
-            return await app(scope, receive, send)
+    def logged(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        return log(scope, receive, send) if access.isEnabledFor(logging.INFO) else app(scope, receive, send)
+
+    async def log(scope: Scope, receive: Receive, send: Send) -> None:
         begun, status = time.perf_counter(), 0
 
         def note(message: Message) -> Awaitable[None]:
