@@ -28,6 +28,7 @@ from servers import SERVERS
 
 QUIET = 0.2  # seconds without a handler's end: then all have ended
 WARM = 1.0  # seconds of load before what is measured
+COUNTED = 0.5  # and after it, while instructions are counted
 ROOM = 4 << 30  # bytes that must be free on the disk
 IN_MEMORY = {"tmpfs", "ramfs"}
 
@@ -55,7 +56,7 @@ class Result:
     p99: float
     least: float
     cost: float  # the server's processor time for each answer, in seconds
-    instructions: float | None  # and what it executed in that time, for each answer
+    instructions: float | None  # and what it executed, for each answer; counted in a load of their own
     server_busy: float  # share of a core
     client_busy: float
     memory: int  # at its highest
@@ -208,20 +209,27 @@ def run_in(folder: Path, case: Case, plan: Plan, there: int = 0) -> Result:
 
 def _load(case: Case, plan: Plan, folder: Path) -> Result:
     body, ends = SERVERS[case.server].wrapped(body_of(case.size)), Ends.in_folder(folder)
-    lifetime = WARM + plan.seconds + 2 * (plan.patience + load.GRACE)
+    lifetime = WARM + plan.seconds + COUNTED + 3 * (plan.patience + load.GRACE)
     with serving(case.server, plan.bench, folder, seconds=lifetime, delay=case.delay) as running:
+
+        def loaded(seconds: float, *, run: int) -> load.Measured:
+            return load.run(Load(running.port, body, case.connections, seconds, run=run), plan.client)
+
         try:
-            warm = load.run(Load(running.port, body, case.connections, WARM, run=1), plan.client)
+            warm = loaded(WARM, run=1)
             _await_handlers(case, ends, warm.acknowledged, plan.patience)
             before, began = running.cpu_seconds(), time.monotonic()
-            with running.counted() as instructions:
-                measured = load.run(Load(running.port, body, case.connections, plan.seconds, run=2), plan.client)
+            measured = loaded(plan.seconds, run=2)
             used, wall = running.cpu_seconds() - before, measured.ended - began
+            finished = _await_handlers(case, ends, warm.acknowledged + measured.acknowledged, plan.patience)
+            memory = running.peak_memory()
+            with running.counted() as instructions:
+                counted = loaded(COUNTED, run=3)
+                acknowledged = warm.acknowledged + measured.acknowledged + counted.acknowledged
+                _await_handlers(case, ends, acknowledged, plan.patience)
         except LoadError as error:
             raise Failed(f"{_named(case)}: {error}\n{running.last_words()}") from error
-        acknowledged, counted = warm.acknowledged + measured.acknowledged, instructions()
-        finished = _await_handlers(case, ends, acknowledged, plan.patience)
-        memory = running.peak_memory()
+        executed = instructions()
     return Result(
         **asdict(case),
         rate=measured.rate,
@@ -229,7 +237,7 @@ def _load(case: Case, plan: Plan, folder: Path) -> Result:
         p99=measured.p99,
         least=measured.least,
         cost=used / measured.acknowledged,
-        instructions=None if counted is None else counted / measured.acknowledged,
+        instructions=None if executed is None else executed / counted.acknowledged,
         server_busy=used / wall,
         client_busy=measured.busy,
         memory=memory,
@@ -255,9 +263,9 @@ def _await_handlers(case: Case, ends: Ends, acknowledged: int, seconds: float) -
 def _verify(result: Result, plan: Plan) -> None:
     """What was acknowledged is stored, what is stored was handled once, and nothing was answered before an fsync.
 
-    wrk cuts its last requests off, in both loads: up to two for a connection may be stored without being counted.
+    wrk cuts its last requests off, in all loads: up to three for a connection may be stored without being counted.
     """
-    spare = 2 * result.connections if plan.client == "wrk" else 0
+    spare = 3 * result.connections if plan.client == "wrk" else 0
     stored = result.stored
     if stored is not None and not result.acknowledged <= stored <= result.acknowledged + spare:
         raise Failed(f"{_named(result)}: {result.acknowledged:,} were acknowledged, but {stored:,} are stored")

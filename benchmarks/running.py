@@ -89,7 +89,9 @@ class Running:
     def counted(self) -> Iterator[Callable[[], int | None]]:
         """Count the instructions that its processes run meanwhile, if `perf` may; how many, to be asked afterwards.
 
-        What else the machine does adds nothing to them: they are to be compared where times are not.
+        What else the machine does adds nothing to them: they are to be compared where times are not. They are never to
+        be counted while time is measured: at each change of threads the counter is set anew, which leaves a server of
+        one thread as fast as it was and slows others down by a sixth to a third.
         """
         report = self._folder / "perf"
         command = ["perf", "stat", "-x,", "-e", "instructions:u", "-o", str(report), "-p"]
