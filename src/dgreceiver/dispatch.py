@@ -7,8 +7,9 @@ import inspect
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
+
+import msgspec
 
 from .core.events import Event, parse
 from .core.retry import LANE_WAIT, RetryPolicy, seconds
@@ -34,8 +35,7 @@ GRACE = 1.0  # seconds that they have when they are cancelled after that
 Claimed = Sequence[tuple[Entry, bytes]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
+class _Run(msgspec.Struct, frozen=True, gc=False):
     """How one handler fared: what the inbox is to remember, and the wait if it is to run again."""
 
     name: str
