@@ -65,7 +65,7 @@ class Extent:
 
 FULL = Extent(
     seconds=1.5,
-    repeats=2,
+    repeats=3,
     connections=(1, 16, 64, 256),
     sizes=(5_000, 150_000, 2_000_000),
     dispatch=1.0,
@@ -109,7 +109,7 @@ def measure_ingest(bench: Bench, extent: Extent) -> Runs:
 
 def measure_beside(bench: Bench, extent: Extent) -> Runs:
     groups = [[Case(name, size, USUAL, 0.0) for name in _there()] for size in extent.sizes[:2]]
-    for case in ingest.in_turns(groups, 1):
+    for case in ingest.in_turns(groups, extent.repeats):
         yield partial(ingest.run, case, Plan(bench, extent.seconds, patience=120.0))
 
 

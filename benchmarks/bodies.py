@@ -19,6 +19,7 @@ _WORDS = (
     "three mission spacewalk research station female celebrating qualified extraordinary team astronaut happening"
 )
 VOCABULARY = _WORDS.split()
+FRAME = 0.08  # seconds
 EPOCH = 1_790_000_000_000  # milliseconds since 1970
 
 
@@ -74,24 +75,28 @@ def _body(words: int, seed: int) -> bytes:
 
 
 def _speak(words: int, dice: random.Random) -> list[dict[str, Any]]:
-    """Words with the times and confidences of a recogniser: digits that do not repeat."""
-    spoken, clock = [], 0.08
+    """Words with the times and confidences of a recogniser: digits that hardly repeat.
+
+    As in published payloads, times are whole frames, nine words of ten begin where the one before has ended, and most
+    confidences are near 1. Packed by zstd -3, 52 such words are 0.33 of their size and 226 are 0.29; published ones,
+    0.30 and 0.29.
+    """
+    spoken, frame = [], 1
     for n in range(words):
         word = dice.choice(VOCABULARY)
-        end = clock + dice.uniform(0.08, 0.5)
+        end = frame + dice.choice((1, 2, 2, 3, 3, 4, 5, 6))
         shown = word.capitalize() if n % 11 == 0 else word
         shown += "." if n % 11 == 10 or n == words - 1 else "," if n % 11 == 5 else ""
-        confidence = round(1 - dice.random() ** 3 / 2, 8)
         spoken.append(
             {
                 "word": word,
-                "start": round(clock, 3),
-                "end": round(end, 3),
-                "confidence": confidence,
+                "start": round(frame * FRAME, 2),
+                "end": round(end * FRAME, 2),
+                "confidence": round(1 - dice.random() ** 6 / 2, 8),
                 "punctuated_word": shown,
             }
         )
-        clock = end + dice.choice((0.0, 0.0, 0.16, 0.4))
+        frame = end if dice.random() < 0.9 else end + dice.randint(1, 8)
     return spoken
 
 

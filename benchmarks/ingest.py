@@ -14,7 +14,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -25,6 +25,7 @@ from ends import Ends
 from load import Client, Load, LoadError
 from running import Bench, Failed, bench_in, serving, wait_until
 from servers import SERVERS
+from turns import ratio
 
 QUIET = 0.2  # seconds without a handler's end: then all have ended
 WARM = 1.0  # seconds of load before what is measured
@@ -296,16 +297,18 @@ def _report(results: list[Result]) -> None:
             f"{'':13} {'requests/s':>10} {'(least–most)':>17} {'÷ bare':>7} {'÷ hand':>7} {'p50 ms':>8} {'p99 ms':>8} "
             f"{'µs each':>8} {'kinstr':>7} {'server':>7} {'load':>5} {'MiB':>5} {'handled/s':>10} {'lag s':>7}"
         )
-        bare, hand = (_median(servers.get(name, []), "rate") for name in ("bare", "fastapi"))
         for name, runs in servers.items():
-            print(_row(name, runs, bare, hand))
+            print(_row(name, runs, servers))
 
 
-def _row(name: str, runs: list[Result], bare: float | None, hand: float | None) -> str:
+def _row(name: str, runs: list[Result], servers: Mapping[str, list[Result]]) -> str:
     rates = [run.rate for run in runs]
     rate = median(rates)
     spread = f"({min(rates):,.0f}–{max(rates):,.0f})"
-    by_bare, by_hand = ("" if of is None else f"{rate / of:.2f}" for of in (bare, hand))
+    by_bare, by_hand = (
+        f"{ratio(rates, [run.rate for run in servers[other]]):.2f}" if other in servers else ""
+        for other in ("bare", "fastapi")
+    )
     p50, p99, cost, server, client, memory = (
         _median(runs, column) or 0.0 for column in ("p50", "p99", "cost", "server_busy", "client_busy", "memory")
     )

@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 from charts import Bar, bars
+from turns import ratio
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results.json"
@@ -115,7 +116,7 @@ def _short_ratios(results: Results) -> Iterable[str]:
         )
         hand = [name for name in rates if name not in ("bare", "storing", "plain", "handling", "bolt")]
         if hand:
-            said = ", ".join(f"{rates['storing'] / rates[name]:.1f} × {name}" for name in hand)
+            said = ", ".join(f"{ratio(rates['storing'], rates[name]):.1f} × {name}" for name in hand)
             yield f"Beside endpoints written by hand, it is {said}."
 
 
@@ -185,16 +186,19 @@ def _beside(results: Results) -> str:
 def _beside_table(results: Results, size: int) -> str:
     records = _runs(results["beside"], size=size)
     rates = _rates(results, "beside", size, USUAL)
-    rows = [
-        [
-            f"`{record['server']}`",
-            _ratio(rates, record["server"], "bare"),
-            *_figures([record]),
-            f"{record['memory'] / 2**20:,.0f}",
-            f"{record['handled_rate']:,.0f}" if record["handled_rate"] else "",
-        ]
-        for record in records
-    ]
+    rows = []
+    for name in rates:
+        runs = _runs(records, server=name)
+        handled = _median(runs, "handled_rate")
+        rows.append(
+            [
+                f"`{name}`",
+                _ratio(rates, name, "bare"),
+                *_figures(runs),
+                f"{_median(runs, 'memory') / 2**20:,.0f}",
+                f"{handled:,.0f}" if handled else "",
+            ]
+        )
     return _table(
         "server | ÷ bare | requests/s | p50 ms | p99 ms | µs each | instructions each | MiB | handled/s", rows
     )
@@ -367,7 +371,7 @@ def _plot_ingest(results: Results) -> tuple[str, list[Bar]]:
             rows += [
                 Bar(
                     f"{name}, {_size(size)}, {connections} conn.",
-                    rates[name] / rates["bare"],
+                    ratio(rates[name], rates["bare"]),
                     _ratio(rates, name, "bare"),
                     n,
                 )
@@ -380,7 +384,7 @@ def _plot_ingest(results: Results) -> tuple[str, list[Bar]]:
 def _plot_beside(results: Results) -> tuple[str, list[Bar]]:
     rates = _rates(results, "beside", 5_000, USUAL)
     ours = ("storing", "handling")
-    rows = [Bar(name, rate, f"{rate:,.0f}", int(name in ours)) for name, rate in rates.items()]
+    rows = [Bar(name, median(turns), f"{median(turns):,.0f}", int(name in ours)) for name, turns in rates.items()]
     return "Requests a second at 5 KB, side by side", rows
 
 
@@ -413,14 +417,16 @@ def _median(runs: Sequence[Record], column: str) -> float:
     return median(values) if values else 0.0
 
 
-def _rates(results: Results, section: str, size: int, connections: int) -> dict[str, float]:
-    """Requests a second by server, in the order in which they ran."""
-    runs = _runs(results.get(section, ()), size=size, connections=connections)
-    return {name: _median(_runs(runs, server=name), "rate") for name in dict.fromkeys(run["server"] for run in runs)}
+def _rates(results: Results, section: str, size: int, connections: int) -> dict[str, list[float]]:
+    """Requests a second by server, turn by turn."""
+    rates: dict[str, list[float]] = {}
+    for run in _runs(results.get(section, ()), size=size, connections=connections):
+        rates.setdefault(run["server"], []).append(run["rate"])
+    return rates
 
 
-def _ratio(rates: Mapping[str, float], name: str, to: str) -> str:
-    return f"{rates[name] / rates[to]:.2f}" if to in rates else ""
+def _ratio(rates: Mapping[str, Sequence[float]], name: str, to: str) -> str:
+    return f"{ratio(rates[name], rates[to]):.2f}" if to in rates else ""
 
 
 def _size(size: int) -> str:
