@@ -151,7 +151,7 @@ class Server(uvicorn.Server):
         super().__init__(
             _Config(
                 _with_access_log(_with_probes(receiver, self._is_ready)),
-                interface="asgi3",
+                interface="asgi3",  # said, since uvicorn takes what is no coroutine function for an older one
                 http=partial(_Protocol, head_seconds=head_seconds),  # type: ignore[arg-type]  # it is only called
                 ws=_SocketProtocol,
                 ws_max_size=receiver.limits.message,

@@ -134,7 +134,7 @@ class Writer:
         return job.future
 
     def tell(self, job: Job) -> None:
-        """Have something done that nobody waits for."""
+        """Have a job done as `do` does, but with nothing to wait for."""
         self._gathered.append(job)
         if len(self._gathered) == 1:
             self._gather_until = self._loop.time() + LONGEST_GATHERING
